@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ * attach.h
+ *	  Capture triggers on user tables: create, drop, check.
+ *
+ * Floor 3.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_ATTACH_H
+#define MMR_ATTACH_H
+
+/*
+ * Makes the triggers of this database what the configuration says: tables of
+ * syncs in which this node is a source have both triggers (ENABLE in ORIGIN
+ * mode, DEPENDS ON EXTENSION mmrepl, and dependent on the key index), others
+ * have none.  Waits for writers with bounded lock waits and retries, never
+ * with a queue forming behind it (I1).  Idempotent.  The row trigger has one
+ * argument: the name of the key index, or '' for the primary key.
+ */
+extern void mmr_attach_reconcile(void);
+
+/* Names what is wrong with the triggers of the table, or NULL: "missing", "disabled", ... */
+extern const char *mmr_attach_problem(Oid relid);
+
+#endif							/* MMR_ATTACH_H */

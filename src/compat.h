@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ * compat.h
+ *	  The only place that looks at PG_VERSION_NUM: differences between
+ *	  PostgreSQL 15 (the oldest served) and later versions.
+ *
+ * Floor 0.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_COMPAT_H
+#define MMR_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "mmrepl needs PostgreSQL 15 or later"
+#endif
+
+/* 16 replaced per-kind ownership checks by one function (afbfc02983f) */
+#if PG_VERSION_NUM < 160000
+#define mmr_owns_relation(relid, role)	pg_class_ownercheck(relid, role)
+#else
+#define mmr_owns_relation(relid, role)	object_ownercheck(RelationRelationId, relid, role)
+#endif
+
+#endif							/* MMR_COMPAT_H */

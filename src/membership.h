@@ -1,0 +1,87 @@
+/*-------------------------------------------------------------------------
+ * membership.h
+ *	  Which dbs, syncs and tables there are: the configuration as C structs,
+ *	  cached per session until it changes (MmrDatabase.config_generation,
+ *	  relcache invalidation).
+ *
+ * Floor 2.  All need a transaction (they may read catalogs).  What they give
+ * lives until the next call of mmr_membership_refresh in this session.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_MEMBERSHIP_H
+#define MMR_MEMBERSHIP_H
+
+#include "mmrepl.h"
+#include "nodes/pg_list.h"
+
+typedef struct MmrNode
+{
+	int32		id;
+	char	   *name;
+	char	   *conninfo;
+	int64		system_identifier;
+	Oid			database_oid;
+} MmrNode;
+
+typedef struct MmrSyncNode
+{
+	MmrNode    *node;
+	MmrRole		role;
+	int			pos;			/* order of naming, from 1 */
+} MmrSyncNode;
+
+typedef struct MmrMember
+{
+	char	   *nspname;
+	char	   *relname;
+	Oid			relid;			/* InvalidOid: no such table here (any more) */
+	Oid			key_index;		/* InvalidOid: no usable key */
+} MmrMember;
+
+typedef struct MmrSync
+{
+	int32		id;
+	char	   *name;
+	char	   *relgroup;
+	char	   *dbgroup;
+	int			onetimecopy;
+	char	   *conflict_strategy;
+	char	   *on_error;
+	int			seq_step;
+	bool		paused;
+	List	   *nodes;			/* MmrSyncNode, by pos; includes this node */
+	MmrRole		my_role;		/* MMR_ROLE_NONE: this node has no part in it */
+	List	   *tables;			/* MmrMember */
+	List	   *sequences;		/* MmrMember with key_index unset */
+} MmrSync;
+
+/* Rereads what has changed; called at the start of a unit of work. True if anything was reread. */
+extern bool mmr_membership_refresh(void);
+
+/* This node's id, 0 if it has none yet; and whether mmrepl.stop() stopped it here. */
+extern int32 mmr_membership_my_id(void);
+extern bool mmr_membership_stopped(void);
+extern int64 mmr_membership_config_version(void);
+
+/* NULL if there is none. */
+extern MmrNode *mmr_membership_node(int32 node_id);
+extern MmrNode *mmr_membership_node_by_name(const char *name);
+extern MmrSync *mmr_membership_sync(int32 sync_id);
+extern MmrSync *mmr_membership_sync_by_name(const char *name);
+
+/* List of MmrSync, all of them. */
+extern List *mmr_membership_syncs(void);
+
+/* The member of this sync with that relid, or NULL. */
+extern MmrMember *mmr_membership_table(MmrSync *sync, Oid relid);
+
+/* The node's entry in the sync, or NULL. */
+extern MmrSyncNode *mmr_membership_sync_node(MmrSync *sync, int32 node_id);
+
+/* Syncs (MmrSync) that hold this table and in which this node has a part. */
+extern List *mmr_membership_syncs_of_table(Oid relid);
+
+/* Node from whom the initial copy comes: the first named source. NULL if onetimecopy is 0. */
+extern MmrSyncNode *mmr_membership_copy_source(MmrSync *sync);
+
+#endif							/* MMR_MEMBERSHIP_H */

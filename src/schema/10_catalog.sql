@@ -1,0 +1,152 @@
+-- Configuration.  All of it but local_node is one document that every node
+-- holds, with one version; a call on one node carries it to the others.
+
+CREATE TABLE mmrepl.local_node (
+    singleton         bool PRIMARY KEY DEFAULT true CHECK (singleton),
+    node_id           int4,                         -- NULL until add_db recognises this database
+    system_identifier int8 NOT NULL,
+    database_oid      oid NOT NULL,
+    timeline          int4 NOT NULL,
+    stopped           bool NOT NULL DEFAULT false,  -- by mmrepl.stop(): here only
+    config_version    int8 NOT NULL DEFAULT 0,
+    config_author     int4 NOT NULL DEFAULT 0,      -- node that made this version
+    next_node_id      int4 NOT NULL DEFAULT 1,      -- never goes back: ids are not reused
+    next_sync_id      int4 NOT NULL DEFAULT 1
+);
+COMMENT ON TABLE mmrepl.local_node IS 'who this database is, and which version of the configuration it holds; one row';
+
+CREATE TABLE mmrepl.db (
+    node_id           int4 PRIMARY KEY,
+    name              text NOT NULL UNIQUE,
+    conninfo          text NOT NULL,                -- secret: owner only
+    system_identifier int8 NOT NULL,
+    database_oid      oid NOT NULL
+);
+COMMENT ON TABLE mmrepl.db IS 'databases that take part; conninfo is readable by the owner only';
+
+CREATE TABLE mmrepl.dbgroup (
+    name              text PRIMARY KEY
+);
+COMMENT ON TABLE mmrepl.dbgroup IS 'named groups of dbs';
+
+CREATE TABLE mmrepl.dbgroup_db (
+    dbgroup           text NOT NULL REFERENCES mmrepl.dbgroup ON UPDATE CASCADE ON DELETE CASCADE,
+    node_id           int4 NOT NULL REFERENCES mmrepl.db,
+    role              text NOT NULL CHECK (role IN ('source', 'target')),
+    pos               int4 NOT NULL,                -- order in which they were named, from 1: also the sequence slot
+    PRIMARY KEY (dbgroup, node_id),
+    UNIQUE (dbgroup, pos)
+);
+COMMENT ON TABLE mmrepl.dbgroup_db IS 'which db is in which group, and in which role';
+
+CREATE TABLE mmrepl.rel (
+    nspname           name NOT NULL,
+    relname           name NOT NULL,
+    kind              "char" NOT NULL CHECK (kind IN ('r', 'S')),
+    key_index         name,                         -- table: unique index that identifies rows, NULL: the primary key
+    seq_mode          text CHECK (seq_mode IN ('interleave', 'copy')),  -- sequence: NULL lets the sync decide
+    PRIMARY KEY (nspname, relname)
+);
+COMMENT ON TABLE mmrepl.rel IS 'tables and sequences known to mmrepl';
+
+CREATE TABLE mmrepl.relgroup (
+    name              text PRIMARY KEY
+);
+COMMENT ON TABLE mmrepl.relgroup IS 'named groups of tables and sequences (herds)';
+
+CREATE TABLE mmrepl.relgroup_rel (
+    relgroup          text NOT NULL REFERENCES mmrepl.relgroup ON UPDATE CASCADE ON DELETE CASCADE,
+    nspname           name NOT NULL,
+    relname           name NOT NULL,
+    PRIMARY KEY (relgroup, nspname, relname),
+    FOREIGN KEY (nspname, relname) REFERENCES mmrepl.rel
+);
+COMMENT ON TABLE mmrepl.relgroup_rel IS 'which table or sequence is in which relgroup';
+
+CREATE TABLE mmrepl.sync (
+    sync_id           int4 PRIMARY KEY,
+    name              text NOT NULL UNIQUE,
+    relgroup          text NOT NULL REFERENCES mmrepl.relgroup ON UPDATE CASCADE,
+    dbgroup           text NOT NULL REFERENCES mmrepl.dbgroup ON UPDATE CASCADE,
+    onetimecopy       int2 NOT NULL DEFAULT 0 CHECK (onetimecopy IN (0, 1, 2)),
+    conflict_strategy text NOT NULL DEFAULT 'latest',
+    on_error          text NOT NULL DEFAULT 'set_aside',
+    seq_step          int4 NOT NULL DEFAULT 10,     -- interleaved sequences: room for so many nodes
+    paused            bool NOT NULL DEFAULT false
+);
+COMMENT ON TABLE mmrepl.sync IS 'a relgroup replicated among the dbs of a dbgroup';
+
+-- State of this database alone.
+
+CREATE TABLE mmrepl.progress (
+    sync_id           int4 NOT NULL,
+    source_node       int4 NOT NULL,
+    position          pg_catalog.pg_snapshot,       -- of the source: applied here up to it; NULL: nothing yet
+    context           bytea,                        -- for every node the position the source had applied when it sent that
+    max_ts            int8 NOT NULL DEFAULT 0,      -- highest version time ever applied, microseconds since 2000
+    copied            bool NOT NULL DEFAULT false,  -- initial copy is in, or none was wanted
+    batches           int8 NOT NULL DEFAULT 0,
+    inserted          int8 NOT NULL DEFAULT 0,
+    updated           int8 NOT NULL DEFAULT 0,
+    deleted           int8 NOT NULL DEFAULT 0,
+    truncated         int8 NOT NULL DEFAULT 0,
+    conflicts         int8 NOT NULL DEFAULT 0,
+    last_good         timestamptz,
+    last_changes      timestamptz,
+    last_inserted     int8 NOT NULL DEFAULT 0,
+    last_updated      int8 NOT NULL DEFAULT 0,
+    last_deleted      int8 NOT NULL DEFAULT 0,
+    PRIMARY KEY (sync_id, source_node)
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000);
+COMMENT ON TABLE mmrepl.progress IS 'per sync and source: what of it has been applied here; written by the transaction that applies';
+
+CREATE TABLE mmrepl.peer_state (
+    sync_id           int4 NOT NULL,
+    peer_node         int4 NOT NULL,
+    acked             pg_catalog.pg_snapshot,       -- position of this database that the peer has confirmed
+    last_good         timestamptz,
+    last_bad          timestamptz,
+    last_error        text,
+    PRIMARY KEY (sync_id, peer_node)
+) WITH (fillfactor = 20);
+COMMENT ON TABLE mmrepl.peer_state IS 'per sync and peer: what the pusher last knew, kept over a restart; written now and then';
+
+CREATE TABLE mmrepl.sequence_state (
+    nspname           name NOT NULL,
+    relname           name NOT NULL,
+    old_increment     int8 NOT NULL,                -- what it was before it was interleaved
+    PRIMARY KEY (nspname, relname)
+);
+COMMENT ON TABLE mmrepl.sequence_state IS 'sequences of this database that are interleaved now, and what they were before';
+
+CREATE TABLE mmrepl.conflict_log (
+    id                int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at                timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    sync_id           int4 NOT NULL,
+    nspname           name NOT NULL,
+    relname           name NOT NULL,
+    key               jsonb,                        -- NULL: the whole table
+    conflict_type     text NOT NULL,
+    resolution        text NOT NULL,
+    local_row         jsonb,
+    remote_row        jsonb,
+    local_ts          int8,                         -- versions: microseconds since 2000, node that wrote
+    local_node        int4,
+    remote_ts         int8 NOT NULL,
+    remote_node       int4 NOT NULL
+);
+CREATE INDEX conflict_log_at ON mmrepl.conflict_log (at);
+COMMENT ON TABLE mmrepl.conflict_log IS 'conflicts settled here; read it through the view conflict_history';
+
+-- Secrets stay with the owner; the rest may be read by monitoring.
+REVOKE ALL ON ALL TABLES IN SCHEMA mmrepl FROM PUBLIC;
+GRANT SELECT ON mmrepl.local_node, mmrepl.dbgroup, mmrepl.dbgroup_db, mmrepl.rel, mmrepl.relgroup,
+    mmrepl.relgroup_rel, mmrepl.sync, mmrepl.progress, mmrepl.peer_state, mmrepl.sequence_state TO pg_monitor;
+GRANT SELECT (node_id, name, system_identifier, database_oid) ON mmrepl.db TO pg_monitor;
+
+-- Configuration is dumped; state is not: a restored copy is another node and must not inherit positions.
+SELECT pg_catalog.pg_extension_config_dump('mmrepl.dbgroup', '');
+SELECT pg_catalog.pg_extension_config_dump('mmrepl.rel', '');
+SELECT pg_catalog.pg_extension_config_dump('mmrepl.relgroup', '');
+SELECT pg_catalog.pg_extension_config_dump('mmrepl.relgroup_rel', '');
+

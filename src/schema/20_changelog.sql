@@ -1,0 +1,21 @@
+-- The change log: a ring of segments.  A row is a packed run of changes of one
+-- transaction; no index, no updates, emptied by TRUNCATE only.
+
+CREATE TABLE mmrepl.log (
+    xid               xid8 NOT NULL,                -- top-level transaction that appended it
+    changes           bytea NOT NULL                -- see src/changelog.c
+);
+ALTER TABLE mmrepl.log ALTER changes SET STORAGE MAIN;
+COMMENT ON TABLE mmrepl.log IS 'change log, parent of the segments; read it through the view change_log';
+
+DO $$
+BEGIN
+    FOR i IN 0..15 LOOP
+        EXECUTE pg_catalog.format('CREATE TABLE mmrepl.log_%s () INHERITS (mmrepl.log)
+            WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off)', i);
+        EXECUTE pg_catalog.format('ALTER TABLE mmrepl.log_%s ALTER changes SET STORAGE MAIN', i);
+        EXECUTE pg_catalog.format('REVOKE ALL ON mmrepl.log_%s FROM PUBLIC', i);
+    END LOOP;
+END $$;
+REVOKE ALL ON mmrepl.log FROM PUBLIC;
+
