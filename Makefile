@@ -11,10 +11,45 @@ DATA_built  = $(EXTENSION)--$(EXTVERSION).sql
 PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir)
 SHLIB_LINK  = $(libpq) -Wl,-Bsymbolic
 
+# install goes first: it says most clearly what is wrong when nothing works
+SQL_TESTS   = $(basename $(notdir $(sort $(wildcard sql/*.sql))))
+TEST_CONF   = --temp-config=$(srcdir)/test/regress.conf
+REGRESS     = $(filter install,$(SQL_TESTS)) $(filter-out install,$(SQL_TESTS))
+REGRESS_OPTS = --temp-instance=tmp_regress/instance --outputdir=tmp_regress $(TEST_CONF)
+ISOLATION   = $(basename $(notdir $(sort $(wildcard test/isolation/specs/*.spec))))
+ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation --outputdir=tmp_isolation \
+              --temp-instance=tmp_isolation/instance $(TEST_CONF)
+EXTRA_CLEAN = tmp_regress tmp_isolation build
+HDRS        = $(sort $(wildcard src/*.h))
+
 PG_CONFIG ?= pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs)
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 with_llvm = no
+ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
+else
+all install:
+	@echo "PG_CONFIG ($(PG_CONFIG)) leads to no PGXS: install the server's headers, or run make test." >&2; exit 1
+endif
 
 $(EXTENSION)--$(EXTVERSION).sql: $(SCHEMA)
 	cat $^ > $@
+
+# An object is stale when any header changed: they are few, and so is the time it takes.
+$(OBJS): $(HDRS)
+
+# Private servers, no installation: scripts/with_server.sh says what happens.
+# TESTS="regress isolation tap", PROVE_TESTS=test/..., ASSERT=prefix of a PostgreSQL with assertions
+.PHONY: test demo headerscheck
+test:
+	@scripts/with_server.sh -n test/run.sh
+
+demo:
+	@scripts/with_server.sh -p "$(DEMO_PACKAGES)" demo/run.sh
+DEMO_PACKAGES = freeradius freeradius-postgresql freeradius-config freeradius-utils
+
+# every header compiles alone
+headerscheck:
+	@for h in $(HDRS); do \
+		printf '#include "postgres.h"\n#include "%s"\n' $$(basename $$h) | \
+		$(CC) $(CFLAGS) $(CPPFLAGS) -Isrc -fsyntax-only -x c - || exit 1; done
