@@ -31,6 +31,8 @@ typedef struct MmrDatabase
 	pg_atomic_uint64 applied;	/* batches with changes applied here */
 	pg_atomic_uint64 contexts;	/* batches of any kind applied here: what purge depends on */
 	pg_atomic_uint64 config_generation; /* bumped after each committed change of configuration */
+	pg_atomic_uint64 wakes;		/* reasons for a janitor to look: bumped by mmr_wake_at_commit */
+	pg_atomic_uint64 settled;	/* the value of wakes which the last janitor had seen when it left for good */
 } MmrDatabase;
 
 typedef enum MmrWorkerKind
@@ -81,9 +83,13 @@ typedef struct MmrWorker
 	uint64		generation;		/* grows with each use of the slot */
 	pid_t		pid;			/* 0 until it has attached */
 	Latch	   *latch;			/* NULL until it has attached; SetLatch under MmrShared.lock */
-	TimestampTz launched;
+	TimestampTz since;			/* the slot's beginning, kept over restarts of the worker */
+	TimestampTz launched;		/* last start */
+	TimestampTz leave_at;		/* not 0: asked to leave, SIGTERM after that */
+	int			failures;		/* in a row, for the pace of restarts */
 	TimestampTz retry_at;		/* not to be started again before */
 
+	pg_atomic_uint32 leave;		/* 1: has to leave; mmr_worker_sleep sees to it */
 	pg_atomic_uint32 sleeping;	/* 1: wants its latch set at the next commit that captured something */
 	pg_atomic_uint64 wanted;	/* tickets taken by kick and wait_for_sync */
 	pg_atomic_uint64 done;		/* tickets served: all committed before was applied there */
@@ -118,6 +124,7 @@ typedef struct MmrShared
 	Latch	   *launcher_latch;
 	pg_atomic_uint64 launcher_wanted;	/* bumped when a database or worker needs the launcher */
 	uint64		generation;
+	pg_atomic_uint32 workers_top;	/* slots from here on were never used */
 	int			max_databases;
 	int			max_workers;
 	MmrDatabase *databases;
@@ -157,8 +164,19 @@ extern MmrWorker *mmr_shared_find_worker(MmrWorkerKind kind, Oid dboid, int32 sy
 /* Takes a free slot for a worker to come, or NULL; caller holds MmrShared.lock exclusively. */
 extern MmrWorker *mmr_shared_reserve_worker(MmrWorkerKind kind, Oid dboid, int32 sync_id, int32 node_id);
 
-/* Makes the slot ours (sets pid, latch); it is freed or kept for restart by before_shmem_exit. */
-extern void mmr_shared_attach(MmrWorker *worker);
+/*
+ * Makes the slot ours (sets pid, latch) if it still is of that generation;
+ * false if not.  before_shmem_exit frees it when the process exits with 0,
+ * and keeps it for a restart (retry_at, failures) otherwise; either way it
+ * broadcasts `served` and wakes whoever starts such workers.
+ */
+extern bool mmr_shared_attach(MmrWorker *worker, uint64 generation);
+
+/* Frees a slot that no process has; caller holds MmrShared.lock exclusively. */
+extern void mmr_shared_free_worker(MmrWorker *worker);
+
+/* Frees entries of databases for which `exists` says no. For the launcher. */
+extern void mmr_shared_forget_databases(bool (*exists) (Oid dboid, void *arg), void *arg);
 
 /* For apply backends: take a slot (none free: returns NULL, apply works all the same). Released at exit. */
 extern MmrWorker *mmr_shared_register_apply(int32 sync_id, int32 node_id);

@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ * init.c
+ *	  What happens when the library is loaded.
+ *
+ * Floor 7.
+ * Runs in the postmaster (shared_preload_libraries), or in a session that
+ * calls one of our functions when the library was not preloaded: then there
+ * are settings and functions, but no shared memory and no workers.
+ *
+ * Invariant: nothing here but calls of other modules' init functions.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "guc.h"
+#include "shared.h"
+#include "wake.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	mmr_guc_init();
+	mmr_shared_init();
+	mmr_wake_init();
+}
