@@ -58,10 +58,19 @@ typedef struct MmrSync
 /* Rereads what has changed; called at the start of a unit of work. True if anything was reread. */
 extern bool mmr_membership_refresh(void);
 
+/*
+ * The next refresh reads everything again: for who has changed the tables in
+ * this transaction, and at its end.  No ERROR.
+ */
+extern void mmr_membership_invalidate(void);
+
 /* This node's id, 0 if it has none yet; and whether mmrepl.stop() stopped it here. */
 extern int32 mmr_membership_my_id(void);
 extern bool mmr_membership_stopped(void);
 extern int64 mmr_membership_config_version(void);
+
+/* List of MmrNode, all of them, this node included. */
+extern List *mmr_membership_nodes(void);
 
 /* NULL if there is none. */
 extern MmrNode *mmr_membership_node(int32 node_id);
