@@ -1,0 +1,303 @@
+# MmreplCluster.pm: servers that replicate to each other, for the TAP tests. A node is a PostgreSQL::Test::Cluster
+# with a database "app"; everything polls, nothing waits for a time.
+package MmreplCluster;
+use strict;
+use warnings;
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use MmreplLink;
+
+our @EXPORT = qw(new_node join_nodes conninfo sql sql_error sql_all poll poll_is session wait_synced same_rows
+  log_clean log_like worker_pid kill_worker kill_postmaster start_again start_with_clock set_clock clock_file
+  conflicts finish);
+
+# A server that does not start fails its test, not all tests.
+{
+	no warnings 'redefine';
+	*PostgreSQL::Test::Cluster::BAIL_OUT = sub { die "@_\n" };
+}
+
+my $db = 'app';
+my %link;
+
+# Errors that only mean a bug. The rest of what log_clean refuses is any ERROR that a test did not announce.
+my $bug = qr/PANIC|TRAP:|was not closed|\bleak|still referenced|unexpected snapshot|snapshot reference|
+	invalid\ memory\ alloc|could\ not\ find\ block|corrupt|cache\ lookup\ failed|terminated\ by\ signal\ (?:6|8|11)/x;
+
+# new_node(name, conf => text, link => 1 (what connects comes over an MmreplLink), preload => 0, start => 0)
+sub new_node
+{
+	my ($name, %opt) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init;
+	$node->append_conf('postgresql.conf', <<"CONF");
+shared_preload_libraries = '@{[ $opt{preload} // 1 ? 'mmrepl' : '' ]}'
+max_worker_processes = 32
+max_prepared_transactions = 10
+restart_after_crash = on
+log_statement = none
+log_replication_commands = off
+log_line_prefix = '%m [%p] %q[%b %a] '
+shared_buffers = 32MB
+deadlock_timeout = 200ms
+timezone = 'UTC'
+CONF
+	# small, so that nothing waits long for the next try
+	$node->append_conf('postgresql.conf', <<"CONF") if $opt{preload} // 1;
+mmrepl.restart_delay = 100
+mmrepl.heartbeat_interval = 500
+CONF
+	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};
+	return $node if !($opt{start} // 1);
+	$node->start;
+	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	$link{$name} = MmreplLink->new($node) if $opt{link};
+	$node->{mmrepl_link} = $link{$name};
+	return $node;
+}
+
+# Where the others reach this node's database.
+sub conninfo
+{
+	my ($node) = @_;
+	my $at = $node->{mmrepl_link} // $node;
+	return sprintf 'host=%s port=%s dbname=%s', $at->host, $at->port, $db;
+}
+
+# The result of SQL on a node; dies if it fails.
+sub sql
+{
+	my ($node, $sql) = @_;
+	return $node->safe_psql($db, $sql);
+}
+
+# The error text of SQL that must fail.
+sub sql_error
+{
+	my ($node, $sql) = @_;
+	my ($rc, $out, $err) = $node->psql($db, $sql, on_error_stop => 1);
+	return $rc ? $err : undef;
+}
+
+sub sql_all
+{
+	my ($sql, @nodes) = @_;
+	sql($_, $sql) foreach @nodes;
+	return;
+}
+
+# Polls until the query gives true (or $expected); a test of its own when it never does.
+sub poll
+{
+	my ($node, $query, $expected) = @_;
+	return 1 if $node->poll_query_until($db, $query, $expected // 't');
+	diag("on " . $node->name . ": $query\n" . _status($node));
+	return 0;
+}
+
+sub poll_is
+{
+	my ($node, $query, $expected, $name) = @_;
+	return ok(poll($node, $query, $expected), $name);
+}
+
+# A session that stays open: ->query, ->query_safe, ->query_until, ->quit.
+sub session
+{
+	my ($node) = @_;
+	return $node->background_psql($db, on_error_stop => 0);
+}
+
+# Makes the nodes dbs of one sync, asked on the first one only.  Options: sync, roles (name => role), copy
+# (onetimecopy), exclude (tables), keys (table => index), sequences => 0, args (more arguments of add_sync).
+sub join_nodes
+{
+	my ($nodes, %opt) = @_;
+	my $first = $nodes->[0];
+	my $sync = $opt{sync} // 'sync';
+	my $exclude = $opt{exclude} ? ", exclude => '{" . join(',', @{ $opt{exclude} }) . "}'" : '';
+	my $dbs = join ',', map { $_->name . ':' . ($opt{roles}{ $_->name } // 'source') } @$nodes;
+	my $script = "CREATE EXTENSION mmrepl;\n";
+	$script .= sprintf "SELECT mmrepl.add_db('%s', '%s');\n", $_->name, conninfo($_) foreach @$nodes;
+	$script .= "SELECT mmrepl.add_table('$_', key => '$opt{keys}{$_}', relgroup => 'herd');\n"
+	  foreach sort keys %{ $opt{keys} // {} };
+	$script .= "SELECT mmrepl.add_all_tables(relgroup => 'herd'$exclude);\n";
+	$script .= "SELECT mmrepl.add_all_sequences(relgroup => 'herd');\n" if $opt{sequences} // 1;
+	$script .= sprintf "SELECT mmrepl.add_sync('%s', relgroup => 'herd', dbs => '{%s}', onetimecopy => %d%s);\n",
+	  $sync, $dbs, $opt{copy} // 0, $opt{args} ? ", $opt{args}" : '';
+	sql($first, $script);
+	return;
+}
+
+sub _status
+{
+	my ($node) = @_;
+	my $text = '';
+	foreach my $view (qw(status peer_lag worker_status apply_error))
+	{
+		my ($rc, $out, $err) = $node->psql($db, "SELECT * FROM mmrepl.$view", extra_params => [ '-x', '-A', '-P', 'tuples_only=off' ]);
+		$text .= "-- $view of " . $node->name . "\n" . $out . $err . "\n";
+	}
+	return $text;
+}
+
+# Waits until all that is committed on every node is applied on every other. Two rounds: what a node decides while
+# it applies (a conflict between unique keys) travels too.
+sub wait_synced
+{
+	my (@nodes) = @_;
+	foreach my $round (1, 2)
+	{
+		foreach my $node (@nodes)
+		{
+			my ($rc, $out, $err) = $node->psql($db,
+				"SELECT mmrepl.wait_for_sync(name, interval '@{[ $PostgreSQL::Test::Utils::timeout_default ]} s') FROM mmrepl.syncs");
+			next if $rc == 0 && $out !~ /^f/m;
+			fail("all of " . $node->name . " reached the others: $err");
+			diag(_status($_)) foreach @nodes;
+			return 0;
+		}
+	}
+	return 1;
+}
+
+# One test: the table holds the same rows on all nodes. Compared by column name, so that order of columns does not
+# matter; options: except => [columns], name. Differences are told.
+sub same_rows
+{
+	my ($table, $nodes, %opt) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $row = 'to_jsonb(t)' . join('', map { " - '$_'" } @{ $opt{except} // [] });
+	my $sum = "SELECT count(*), coalesce(sum(hashtextextended(($row)::text, 0)::numeric), 0) FROM $table t";
+	my ($first, @others) = @$nodes;
+	my $name = $opt{name} // "$table is the same on " . join(', ', map { $_->name } @$nodes);
+	my $want = sql($first, $sum);
+	my @different = grep { sql($_, $sum) ne $want } @others;
+	note("$table: " . ($want =~ s/\|.*//r) . " rows");
+	return pass($name) if !@different;
+	fail($name);
+	foreach my $node (@different)
+	{
+		my %a = map { $_ => 1 } split /\n/, sql($first, "SELECT ($row)::text FROM $table t");
+		my %b = map { $_ => 1 } split /\n/, sql($node, "SELECT ($row)::text FROM $table t");
+		my @a = grep { !$b{$_} } sort keys %a;
+		my @b = grep { !$a{$_} } sort keys %b;
+		diag(sprintf 'only on %s: %d rows, only on %s: %d rows', $first->name, scalar @a, $node->name, scalar @b);
+		diag('  ' . $first->name . ": $_") foreach grep { defined } @a[ 0 .. 4 ];
+		diag('  ' . $node->name . ": $_") foreach grep { defined } @b[ 0 .. 4 ];
+	}
+	return 0;
+}
+
+# One test: the node's log tells of no bug, and of no ERROR or FATAL but those that match $expected.
+sub log_clean
+{
+	my ($node, $expected) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my @bad = grep {
+		/$bug/ || (/\b(?:ERROR|FATAL):  / && !(defined $expected && /$expected/))
+	} split /\n/, slurp_file($node->logfile);
+	is(scalar @bad, 0, 'log of ' . $node->name . ' tells of nothing wrong')
+	  or diag(join "\n", grep { defined } @bad[ 0 .. 9 ]);
+	return !@bad;
+}
+
+# Polls until the node's log matches; returns whether it did.
+sub log_like
+{
+	my ($node, $pattern, $from) = @_;
+	return eval { $node->wait_for_log($pattern, $from // 0); 1 };
+}
+
+# Process of a pusher on the node, or of the backend that a peer's pusher opened there.
+sub worker_pid
+{
+	my ($node, $kind) = @_;
+	my $query = "SELECT pid FROM mmrepl.worker_status WHERE kind = '$kind' AND pid > 0 LIMIT 1";
+	poll($node, "SELECT EXISTS ($query)") or return;
+	return sql($node, $query);
+}
+
+# Kills it so that it can do nothing about it; its postmaster then starts all over.
+sub kill_worker
+{
+	my ($node, $kind) = @_;
+	my $pid = worker_pid($node, $kind);
+	return ok($pid && kill(9, $pid), "$kind on " . $node->name . ' killed');
+}
+
+sub kill_postmaster
+{
+	my ($node) = @_;
+	$node->kill9;
+	return pass('postmaster of ' . $node->name . ' killed');
+}
+
+# Starts a server after a crash: the last of its processes has to go first.
+sub start_again
+{
+	my ($node) = @_;
+	my $dir = $node->data_dir;
+	my $gone = $PostgreSQL::Test::Utils::timeout_default * 50;
+	while ($gone-- && grep { (readlink($_) // '') eq $dir } glob('/proc/[0-9]*/cwd'))
+	{
+		select(undef, undef, undef, 0.02);
+	}
+	# the dead postmaster may not have been reaped, and then looks alive to the new one
+	unlink "$dir/postmaster.pid", glob($node->host . '/.s.PGSQL.' . $node->port . '*');
+	return $node->start;
+}
+
+# A server whose clock is what set_clock says ("+10s", "-10s", "+0"), also while it runs.
+sub clock_file
+{
+	my ($node) = @_;
+	return $node->basedir . '/clock';
+}
+
+sub set_clock
+{
+	my ($node, $offset) = @_;
+	my $file = clock_file($node);
+	# at once as a whole: the server may read it any time
+	open(my $out, '>', "$file.new") or die "$file: $!";
+	print $out "$offset\n";
+	close $out;
+	rename("$file.new", $file) or die "$file: $!";
+	return;
+}
+
+sub start_with_clock
+{
+	my ($node, $offset) = @_;
+	my ($lib) = glob('/usr/lib/*/faketime/libfaketime.so.1');
+	die "libfaketime is not here\n" unless defined $lib;
+	set_clock($node, $offset);
+	local %ENV = (%ENV, LD_PRELOAD => $lib, FAKETIME_TIMESTAMP_FILE => clock_file($node),
+		FAKETIME_NO_CACHE => 1, FAKETIME_DONT_FAKE_MONOTONIC => 1, DONT_FAKE_MONOTONIC => 1);
+	return $node->start;
+}
+
+# Conflicts a node has recorded: "type|resolution|count" lines.
+sub conflicts
+{
+	my ($node, $where) = @_;
+	return sql($node, "SELECT conflict_type, resolution, count(*) FROM mmrepl.conflict_history"
+		  . (defined $where ? " WHERE $where" : '') . ' GROUP BY 1, 2 ORDER BY 1, 2');
+}
+
+# End of a test: every table the same, logs clean, servers down.
+sub finish
+{
+	my ($nodes, $expected, @tables) = @_;
+	wait_synced(@$nodes);
+	same_rows($_, $nodes) foreach @tables;
+	$_->stop foreach @$nodes;
+	log_clean($_, $expected) foreach @$nodes;
+	done_testing();
+	return;
+}
+
+1;
