@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ * catalog.h
+ *	  Where mmrepl's own objects are in this database, and who owns them.
+ *
+ * Floor 1.  All need a transaction.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_CATALOG_H
+#define MMR_CATALOG_H
+
+#include "mmrepl.h"
+
+/* Schema mmrepl, or InvalidOid. */
+extern Oid	mmr_catalog_schema(void);
+
+/* Is the extension here, and complete? False while CREATE EXTENSION (here) runs. */
+extern bool mmr_catalog_present(void);
+
+/* ERROR with a hint unless it is. */
+extern void mmr_catalog_require(void);
+
+/* Own table by its name; ERROR if there is none. Cached until it changes. */
+extern Oid	mmr_catalog_table(const char *relname);
+
+/* The same for a function: its oid by name and argument types. Not cached. */
+extern Oid	mmr_catalog_function(const char *proname, int nargs, const Oid *argtypes);
+
+/* Extension's oid and owner; ERROR if it is not here. */
+extern Oid	mmr_catalog_extension(void);
+extern Oid	mmr_catalog_owner(void);
+
+#endif							/* MMR_CATALOG_H */
