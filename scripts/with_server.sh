@@ -82,9 +82,10 @@ for dir in "$bindir" "$("$PG_CONFIG" --pkglibdir)" "$("$PG_CONFIG" --sharedir)";
 done
 pgxs=$("$PG_CONFIG" --pgxs)
 [ -e "$pg$pgxs" ] || { mkdir -p "$pg${pgxs%/src/*}"; cp -aL "${pgxs%/src/*}/." "$pg${pgxs%/src/*}"; }
-include=$("$PG_CONFIG" --includedir-server)
-mkdir -p "$pg$(dirname "$include")"
-ln -sfn "$include" "$pg$include"
+for dir in "$("$PG_CONFIG" --includedir)" "$("$PG_CONFIG" --includedir-server)"; do
+	mkdir -p "$pg$(dirname "$dir")"
+	[ -e "$pg$dir" ] || ln -s "$dir" "$pg$dir"
+done
 
 mkdir -p "$work/tree" "$work/logs"
 (
