@@ -15,6 +15,7 @@
 #include "fmgr.h"
 
 #include "guc.h"
+#include "launcher.h"
 #include "shared.h"
 #include "wake.h"
 
@@ -28,4 +29,5 @@ _PG_init(void)
 	mmr_guc_init();
 	mmr_shared_init();
 	mmr_wake_init();
+	mmr_launcher_init();
 }

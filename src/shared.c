@@ -28,6 +28,9 @@
 /* A worker that keeps failing waits at most so many times restart_delay. */
 #define SHARED_MAX_BACKOFF	10
 
+/* A worker that found a foreign identity: once an hour, or when the configuration changes (ms). */
+#define SHARED_IDENTITY_DELAY	(3600 * 1000)
+
 MmrShared  *mmr_shared = NULL;
 MmrWorker  *mmr_shared_my_worker = NULL;
 
@@ -294,6 +297,29 @@ mmr_shared_wake(Oid dboid, MmrWorkerKind kind)
 }
 
 void
+mmr_shared_retry_now(Oid dboid)
+{
+	if (mmr_shared == NULL)
+		return;
+
+	LWLockAcquire(mmr_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < mmr_shared->max_workers; i++)
+	{
+		MmrWorker  *worker = &mmr_shared->workers[i];
+
+		if (worker->kind != MMR_WORKER_NONE && worker->dboid == dboid)
+		{
+			if (worker->retry_at != 0)
+				worker->retry_at = 1;
+			if (worker->latch != NULL)
+				SetLatch(worker->latch);
+		}
+	}
+	LWLockRelease(mmr_shared->lock);
+	mmr_shared_wake_launcher();
+}
+
+void
 mmr_shared_wake_launcher(void)
 {
 	if (mmr_shared == NULL)
@@ -398,16 +424,20 @@ mmr_shared_attach(MmrWorker *worker, uint64 generation)
 	return true;
 }
 
-/* When a worker that failed may be started again. */
+/* When a worker that failed, for the so-manieth time in a row, may be started again. */
 static TimestampTz
-next_start(int failures)
+next_start(TimestampTz now, int failures, int sqlstate)
 {
 	int64		factor = 1;
 
+	/* A database that is not who it was waits for an operator. */
+	if (sqlstate == ERRCODE_MMR_IDENTITY)
+		return TimestampTzPlusMilliseconds(now, SHARED_IDENTITY_DELAY);
+
 	while (--failures > 0 && factor < SHARED_MAX_BACKOFF)
 		factor *= 2;
-	return GetCurrentTimestamp() +
-		Min(factor, SHARED_MAX_BACKOFF) * mmr_guc_restart_delay * INT64CONST(1000);
+	return TimestampTzPlusMilliseconds(now,
+									   Min(factor, SHARED_MAX_BACKOFF) * mmr_guc_restart_delay);
 }
 
 static void
@@ -417,6 +447,7 @@ shared_detach(int code, Datum arg)
 	TimestampTz now = GetCurrentTimestamp();
 	MmrWorkerKind kind;
 	Oid			dboid;
+	int			sqlstate;
 
 	if (worker == NULL)
 		return;
@@ -438,17 +469,18 @@ shared_detach(int code, Datum arg)
 			mmr_shared_free_worker(worker);
 		else
 		{
-			worker->retry_at = next_start(++worker->failures);
 			SpinLockAcquire(&worker->mutex);
 			if (worker->state != MMR_STATE_BAD && worker->state != MMR_STATE_WAITING)
 			{
-				/* Nobody told why: it was terminated. */
+				/* Not an ERROR that mmr_worker_run saw. */
 				worker->state = MMR_STATE_BAD;
 				worker->sqlstate = ERRCODE_ADMIN_SHUTDOWN;
 				strlcpy(worker->last_error, "worker was terminated", MMR_MSGLEN);
 				worker->last_error_at = now;
 			}
+			sqlstate = worker->sqlstate;
 			SpinLockRelease(&worker->mutex);
+			worker->retry_at = next_start(now, ++worker->failures, sqlstate);
 		}
 	}
 	LWLockRelease(mmr_shared->lock);

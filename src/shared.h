@@ -87,10 +87,10 @@ typedef struct MmrWorker
 	TimestampTz launched;		/* last start */
 	TimestampTz leave_at;		/* not 0: asked to leave, SIGTERM after that */
 	int			failures;		/* in a row, for the pace of restarts */
-	TimestampTz retry_at;		/* not to be started again before */
+	TimestampTz retry_at;		/* not to be started again before; 0: starting, running, or never started */
 
 	pg_atomic_uint32 leave;		/* 1: has to leave; mmr_worker_sleep sees to it */
-	pg_atomic_uint32 sleeping;	/* 1: wants its latch set at the next commit that captured something */
+	pg_atomic_uint32 sleeping;	/* pusher, janitor: 1 wants its latch set at the next commit that captured something */
 	pg_atomic_uint64 wanted;	/* tickets taken by kick and wait_for_sync */
 	pg_atomic_uint64 done;		/* tickets served: all committed before was applied there */
 	ConditionVariable served;	/* broadcast when done moves or the worker fails */
@@ -151,6 +151,9 @@ extern void mmr_shared_wake_pushers(void);
 
 /* Sets the latch of every worker of this database with that kind (NONE: all kinds). No ERROR. */
 extern void mmr_shared_wake(Oid dboid, MmrWorkerKind kind);
+
+/* Ends the back-off of this database's workers: wakes all, and those that wait for a restart are started now. No ERROR. */
+extern void mmr_shared_retry_now(Oid dboid);
 
 /* Sets the launcher's latch. No ERROR. */
 extern void mmr_shared_wake_launcher(void);

@@ -73,8 +73,7 @@ wake_xact_callback(XactEvent event, void *arg)
 					pg_atomic_fetch_add_u64(&db->config_generation, 1);
 					pg_atomic_fetch_add_u64(&db->wakes, 1);
 				}
-				mmr_shared_wake(MyDatabaseId, MMR_WORKER_NONE);
-				mmr_shared_wake_launcher();
+				mmr_shared_retry_now(MyDatabaseId);
 			}
 			if (end_apply_pending)
 				end_apply();
