@@ -20,4 +20,11 @@
 #define mmr_owns_relation(relid, role)	object_ownercheck(RelationRelationId, relid, role)
 #endif
 
+/* 16 renamed RelFileNode to RelFileLocator (b0a55e43299) */
+#if PG_VERSION_NUM < 160000
+#define mmr_filenode(rel)	((rel)->rd_node.relNode)
+#else
+#define mmr_filenode(rel)	((rel)->rd_locator.relNumber)
+#endif
+
 #endif							/* MMR_COMPAT_H */

@@ -1,0 +1,372 @@
+/*-------------------------------------------------------------------------
+ * changelog.c
+ *	  The change log: packed runs of changes, appended to segment tables.
+ *
+ * Floor 2.  Writes mmrepl.log_N; reads MmrDatabase.current_segment.  Runs in
+ * client backends (capture) and apply backends (record).
+ *
+ * A run: format version, flags, node (varint), time of the first change (8
+ * bytes); then per change an op byte, the table's oid unless it is that of
+ * the change before, the time as a difference to the one before, dot and
+ * version node where flags say so, length of the key, key.  Runs are kept
+ * below the size at which a tuple would be toasted or compressed.
+ *
+ * Invariant: after the lock on a segment is held it is still the current
+ * one, or the append goes elsewhere: so a segment that is not current and that
+ * nobody has locked gets no more entries.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "changelog.h"
+#include "errors.h"
+#include "shared.h"
+
+#define RUN_FORMAT			1
+#define RUN_RECORDED		0x01
+#define RUN_HAS_TRUNCATE	0x02
+
+#define CHANGE_OP_MASK		0x07
+#define CHANGE_SAME_TABLE	0x08
+#define CHANGE_RANK			0x10
+#define CHANGE_RESOLUTION	0x20
+
+/* Payload of a run: with tuple header, xid and varlena header below TOAST_TUPLE_THRESHOLD. */
+#define RUN_BYTES			1960
+/* Room a change may take besides its key. */
+#define CHANGE_OVERHEAD		(6 * MMR_VARINT_MAX + 1)
+/* Runs written by one multi-insert. */
+#define RUNS_PER_INSERT		32
+
+struct MmrAppender
+{
+	int32		node;
+	bool		recorded;
+	uint64		xid;
+	Relation	rel;
+	StringInfoData run;			/* run under construction, behind a varlena header */
+	int			nruns;
+	int64		last_ts;
+	Oid			last_relid;
+	bool		empty;
+};
+
+/* Kept for the backend's life: one appender is open at a time. */
+static MemoryContext append_cxt = NULL;
+static TupleDesc log_desc = NULL;
+static TupleTableSlot *slots[RUNS_PER_INSERT];
+
+static void
+append_init(void)
+{
+	MemoryContext old;
+
+	append_cxt = AllocSetContextCreate(TopMemoryContext, "mmrepl append", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	log_desc = CreateTemplateTupleDesc(2);
+	TupleDescInitEntry(log_desc, 1, "xid", XID8OID, -1, 0);
+	TupleDescInitEntry(log_desc, 2, "changes", BYTEAOID, -1, 0);
+	for (int i = 0; i < RUNS_PER_INSERT; i++)
+		slots[i] = MakeSingleTupleTableSlot(log_desc, &TTSOpsHeapTuple);
+	MemoryContextSwitchTo(old);
+}
+
+Relation
+mmr_changelog_open_segment(int segment, LOCKMODE lockmode)
+{
+	char		name[NAMEDATALEN];
+	Oid			relid;
+
+	snprintf(name, sizeof(name), "log_%d", segment);
+	relid = mmr_catalog_table(name);
+	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
+}
+
+bool
+mmr_changelog_segment_used(int segment)
+{
+	MmrDatabase *db = mmr_shared_database();
+
+	return db == NULL || pg_atomic_read_u32(&db->segment_used[segment]) != 0;
+}
+
+/* Opens and locks the segment to append to; the lock is held to the end of the transaction. */
+static Relation
+append_open(void)
+{
+	MmrDatabase *db = mmr_shared_database();
+
+	for (;;)
+	{
+		int			segment = db ? pg_atomic_read_u32(&db->current_segment) % MMR_SEGMENTS : 0;
+		Relation	rel = mmr_changelog_open_segment(segment, RowExclusiveLock);
+
+		if (rel == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("change log segment %d does not exist", segment),
+					 errhint("Drop the extension mmrepl and create it again.")));
+		if (db == NULL)
+			return rel;
+		/* the lock is a barrier: see the invariant above */
+		if (pg_atomic_read_u32(&db->current_segment) % MMR_SEGMENTS == segment)
+		{
+			pg_atomic_write_u32(&db->segment_used[segment], 1);
+			return rel;
+		}
+		table_close(rel, RowExclusiveLock);
+	}
+}
+
+MmrAppender *
+mmr_changelog_begin(int32 node, bool recorded)
+{
+	MmrAppender *a;
+	MemoryContext old;
+
+	if (append_cxt == NULL)
+		append_init();
+	MemoryContextReset(append_cxt);
+	old = MemoryContextSwitchTo(append_cxt);
+	a = palloc0(sizeof(MmrAppender));
+	a->node = node;
+	a->recorded = recorded;
+	a->xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	a->empty = true;
+	initStringInfo(&a->run);
+	a->rel = append_open();
+	MemoryContextSwitchTo(old);
+	return a;
+}
+
+/* Hands the runs gathered so far to the heap. */
+static void
+append_write(MmrAppender *a)
+{
+	CommandId	cid = GetCurrentCommandId(true);
+
+	if (a->nruns == 1)
+		heap_insert(a->rel, ExecFetchSlotHeapTuple(slots[0], true, NULL), cid,
+					TABLE_INSERT_NO_LOGICAL, NULL);
+	else if (a->nruns > 1)
+		heap_multi_insert(a->rel, slots, a->nruns, cid, TABLE_INSERT_NO_LOGICAL, NULL);
+	for (int i = 0; i < a->nruns; i++)
+		ExecClearTuple(slots[i]);
+	a->nruns = 0;
+}
+
+/* Makes a tuple of the run under construction. */
+static void
+append_finish_run(MmrAppender *a)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (a->empty)
+		return;
+	SET_VARSIZE(a->run.data, a->run.len);
+	values[0] = UInt64GetDatum(a->xid);
+	values[1] = PointerGetDatum(a->run.data);
+	ExecForceStoreHeapTuple(heap_form_tuple(log_desc, values, nulls), slots[a->nruns], true);
+	a->nruns++;
+	a->empty = true;
+	if (a->nruns == RUNS_PER_INSERT)
+		append_write(a);
+}
+
+static void
+append_start_run(MmrAppender *a, int64 ts)
+{
+	char	   *p;
+
+	resetStringInfo(&a->run);
+	enlargeStringInfo(&a->run, RUN_BYTES);
+	p = a->run.data + VARHDRSZ;
+	*p++ = RUN_FORMAT;
+	*p++ = a->recorded ? RUN_RECORDED : 0;
+	p = mmr_put_varint(p, a->node);
+	memcpy(p, &ts, sizeof(int64));
+	p += sizeof(int64);
+	a->run.len = p - a->run.data;
+	a->last_ts = ts;
+	a->last_relid = InvalidOid;
+	a->empty = false;
+}
+
+void
+mmr_changelog_add(MmrAppender *a, const MmrChange *change)
+{
+	MemoryContext old = MemoryContextSwitchTo(append_cxt);
+	int			flags = change->op;
+	char	   *p;
+
+	if (!a->empty && a->run.len + CHANGE_OVERHEAD + change->keylen > RUN_BYTES)
+		append_finish_run(a);
+	if (a->empty)
+		append_start_run(a, change->version.ts);
+	enlargeStringInfo(&a->run, CHANGE_OVERHEAD + change->keylen);
+
+	if (change->op == MMR_OP_TRUNCATE)
+		a->run.data[VARHDRSZ + 1] |= RUN_HAS_TRUNCATE;
+	if (change->relid == a->last_relid)
+		flags |= CHANGE_SAME_TABLE;
+	if (change->version.rank != 0)
+		flags |= CHANGE_RANK;
+	if (change->resolution)
+		flags |= CHANGE_RESOLUTION;
+
+	p = a->run.data + a->run.len;
+	*p++ = (char) flags;
+	if (change->relid != a->last_relid)
+		p = mmr_put_varint(p, change->relid);
+	p = mmr_put_varint(p, mmr_zigzag(change->version.ts - a->last_ts));
+	if (a->recorded)
+	{
+		p = mmr_put_varint(p, change->version.node);
+		p = mmr_put_varint(p, change->dot.node);
+		p = mmr_put_varint(p, change->dot.xid);
+	}
+	if (change->op != MMR_OP_TRUNCATE)
+	{
+		p = mmr_put_varint(p, change->keylen);
+		memcpy(p, change->key, change->keylen);
+		p += change->keylen;
+	}
+	a->run.len = p - a->run.data;
+	a->last_ts = change->version.ts;
+	a->last_relid = change->relid;
+	MemoryContextSwitchTo(old);
+}
+
+void
+mmr_changelog_end(MmrAppender *a)
+{
+	MemoryContext old = MemoryContextSwitchTo(append_cxt);
+
+	append_finish_run(a);
+	append_write(a);
+	table_close(a->rel, NoLock);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(append_cxt);
+}
+
+void
+mmr_changelog_open_run(MmrRun *run, uint64 xid, const char *data, int len)
+{
+	uint8		flags;
+
+	run->r.ptr = data;
+	run->r.end = data + len;
+	if (mmr_get_byte(&run->r) != RUN_FORMAT)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_CORRUPT),
+				 errmsg("change log has a run of an unknown format"),
+				 errhint("It was written by a newer version of mmrepl.")));
+	flags = mmr_get_byte(&run->r);
+	run->xid = xid;
+	run->recorded = (flags & RUN_RECORDED) != 0;
+	run->has_truncate = (flags & RUN_HAS_TRUNCATE) != 0;
+	run->node = (int32) mmr_get_bounded(&run->r, PG_INT32_MAX, "node id is out of range");
+	memcpy(&run->ts, mmr_get_bytes(&run->r, sizeof(int64)), sizeof(int64));
+	run->relid = InvalidOid;
+}
+
+bool
+mmr_changelog_next(MmrRun *run, MmrChange *change)
+{
+	uint8		flags;
+
+	if (mmr_reader_done(&run->r))
+		return false;
+	flags = mmr_get_byte(&run->r);
+	change->op = flags & CHANGE_OP_MASK;
+	change->resolution = (flags & CHANGE_RESOLUTION) != 0;
+	if (!(flags & CHANGE_SAME_TABLE))
+		run->relid = (Oid) mmr_get_bounded(&run->r, OID_MAX, "table is out of range");
+	run->ts += mmr_get_zigzag(&run->r);
+	change->relid = run->relid;
+	change->version.ts = run->ts;
+	change->version.rank = (flags & CHANGE_RANK) ? 1 : 0;
+	if (run->recorded)
+	{
+		change->version.node = (int32) mmr_get_bounded(&run->r, PG_INT32_MAX, "node id is out of range");
+		change->dot.node = (int32) mmr_get_bounded(&run->r, PG_INT32_MAX, "node id is out of range");
+		change->dot.xid = mmr_get_varint(&run->r);
+	}
+	else
+	{
+		change->version.node = run->node;
+		change->dot.node = run->node;
+		change->dot.xid = run->xid;
+	}
+	change->key = NULL;
+	change->keylen = 0;
+	if (change->op != MMR_OP_TRUNCATE)
+	{
+		change->keylen = (int) mmr_get_bounded(&run->r, run->r.end - run->r.ptr, "key is cut off");
+		change->key = mmr_get_bytes(&run->r, change->keylen);
+	}
+	return true;
+}
+
+/* Highest time in one tuple of the log. */
+static int64
+tuple_max_ts(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	uint64		xid = DatumGetUInt64(heap_getattr(tuple, 1, desc, &isnull));
+	Datum		changes = heap_getattr(tuple, 2, desc, &isnull);
+	struct varlena *v = PG_DETOAST_DATUM_PACKED(changes);
+	MmrRun		run;
+	MmrChange	change;
+	int64		max = 0;
+
+	mmr_changelog_open_run(&run, xid, VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v));
+	while (mmr_changelog_next(&run, &change))
+		max = Max(max, change.version.ts);
+	if ((Pointer) v != DatumGetPointer(changes))
+		pfree(v);
+	return max;
+}
+
+int64
+mmr_changelog_max_ts(void)
+{
+	int64		max = 0;
+
+	for (int segment = 0; segment < MMR_SEGMENTS; segment++)
+	{
+		Relation	rel;
+		TableScanDesc scan;
+		HeapTuple	tuple;
+
+		if (!mmr_changelog_segment_used(segment))
+			continue;
+		rel = mmr_changelog_open_segment(segment, AccessShareLock);
+		if (rel == NULL)
+			continue;
+		/* uncommitted ones count: a prepared transaction may commit yet */
+		scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+		while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+		{
+			max = Max(max, tuple_max_ts(tuple, RelationGetDescr(rel)));
+			CHECK_FOR_INTERRUPTS();
+		}
+		table_endscan(scan);
+		table_close(rel, AccessShareLock);
+	}
+	return max;
+}

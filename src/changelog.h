@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ * changelog.h
+ *	  The change log: packed runs of changes, appended to segment tables.
+ *
+ * Floor 2.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_CHANGELOG_H
+#define MMR_CHANGELOG_H
+
+#include "mmrepl.h"
+#include "utils/rel.h"
+#include "version.h"
+#include "wire.h"
+
+/* One change of one key, as it is packed and unpacked. */
+typedef struct MmrChange
+{
+	MmrOp		op;
+	Oid			relid;
+	MmrVersion	version;
+	MmrDot		dot;
+	bool		resolution;		/* a resolver's result (A6) */
+	const char *key;			/* NULL for TRUNCATE */
+	int			keylen;
+} MmrChange;
+
+/* A run under the reader. */
+typedef struct MmrRun
+{
+	MmrReader	r;
+	uint64		xid;			/* top-level transaction that appended it */
+	int32		node;			/* this node's id then */
+	bool		recorded;		/* by apply: each change has its own dot */
+	bool		has_truncate;
+	int64		ts;
+	Oid			relid;
+} MmrRun;
+
+/* Collects changes into runs, and writes those; one at a time per backend. */
+typedef struct MmrAppender MmrAppender;
+
+/*
+ * Starts appending for the current (sub)transaction; recorded: changes carry
+ * their own dot and version.  Changes must come with the transaction's
+ * top-level xid assigned.
+ */
+extern MmrAppender *mmr_changelog_begin(int32 node, bool recorded);
+extern void mmr_changelog_add(MmrAppender *a, const MmrChange *change);
+/* Writes what is left; the appender is gone. */
+extern void mmr_changelog_end(MmrAppender *a);
+
+/* Checks the run's header; ERROR (ERRCODE_MMR_CORRUPT) if it is of an unknown version. */
+extern void mmr_changelog_open_run(MmrRun *run, uint64 xid, const char *data, int len);
+/* Next change of the run, false at its end. `key` points into the run. */
+extern bool mmr_changelog_next(MmrRun *run, MmrChange *change);
+
+/* Opens a segment; NULL if there is none (extension being dropped). */
+extern Relation mmr_changelog_open_segment(int segment, LOCKMODE lockmode);
+
+/* False if that segment is certainly empty. */
+extern bool mmr_changelog_segment_used(int segment);
+
+/* Highest version time in the log, whoever wrote it and whether it committed or not; 0 if it is empty. */
+extern int64 mmr_changelog_max_ts(void);
+
+#endif							/* MMR_CHANGELOG_H */

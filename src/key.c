@@ -1,0 +1,454 @@
+/*-------------------------------------------------------------------------
+ * key.c
+ *	  The key of a table as bytes, hash and scan keys.
+ *
+ * Floor 1.  Reads system catalogs.  Runs everywhere; the encoder is on the
+ * capture path (its cost is per captured row).
+ * Invariant: equal keys (by the index' operators) have equal hashes, on this
+ * node; the bytes of a key mean the same on every node.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/amapi.h"
+#include "access/genam.h"
+#include "access/nbtree.h"
+#include "access/table.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type_d.h"
+#include "common/hashfn.h"
+#include "mb/pg_wchar.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "key.h"
+#include "wire.h"
+
+typedef struct KeyEntry
+{
+	Oid			relid;			/* hash key */
+	bool		valid;
+	MmrKey	   *key;
+} KeyEntry;
+
+static HTAB *keys = NULL;
+static uint64 generation = 1;
+
+static void
+key_invalidate(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS seq;
+	KeyEntry   *entry;
+
+	generation++;
+	if (relid != InvalidOid)
+	{
+		entry = hash_search(keys, &relid, HASH_FIND, NULL);
+		if (entry != NULL)
+			entry->valid = false;
+		return;
+	}
+	hash_seq_init(&seq, keys);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+		entry->valid = false;
+}
+
+static void
+key_cache_init(void)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(KeyEntry);
+	ctl.hcxt = CacheMemoryContext;
+	keys = hash_create("mmrepl keys", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	CacheRegisterRelcacheCallback(key_invalidate, (Datum) 0);
+}
+
+uint64
+mmr_key_generation(void)
+{
+	return generation;
+}
+
+const char *
+mmr_key_problem(Relation rel, Relation index)
+{
+	Form_pg_index form = index->rd_index;
+
+	if (!form->indisunique)
+		return "it is not unique";
+	if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+		return "it is partial";
+	if (!form->indimmediate)
+		return "it is deferrable";
+	if (!form->indisvalid || !form->indisready || !form->indislive)
+		return "it is not valid";
+	if (index->rd_rel->relam != BTREE_AM_OID)
+		return "it is not a btree index";
+	for (int i = 0; i < form->indnkeyatts; i++)
+	{
+		AttrNumber	attnum = form->indkey.values[i];
+
+		if (attnum <= 0)
+			return "it has an expression";
+		if (!TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attnotnull)
+			return "a column of it may be NULL";
+	}
+	return NULL;
+}
+
+/* Codec of a type: raw bytes where they are the binary send format. */
+static MmrCodec
+key_codec(Oid typid)
+{
+	switch (typid)
+	{
+		case INT2OID:
+			return MMR_CODEC_INT2;
+		case INT4OID:
+			return MMR_CODEC_INT4;
+		case INT8OID:
+			return MMR_CODEC_INT8;
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case BYTEAOID:
+			return MMR_CODEC_RAW;
+		default:
+			return MMR_CODEC_GENERIC;
+	}
+}
+
+/* Does equality of this column imply equal bytes? The opclass knows. */
+static bool
+key_column_image_equal(Relation index, int i)
+{
+	Oid			proc = get_opfamily_proc(index->rd_opfamily[i], index->rd_opcintype[i],
+										 index->rd_opcintype[i], BTEQUALIMAGE_PROC);
+
+	return OidIsValid(proc) &&
+		DatumGetBool(OidFunctionCall1Coll(proc, index->rd_indcollation[i],
+										  ObjectIdGetDatum(index->rd_opcintype[i])));
+}
+
+static void
+key_build_column(MmrKey *key, Relation rel, Relation index, int i)
+{
+	MmrKeyColumn *col = &key->columns[i];
+	AttrNumber	attnum = index->rd_index->indkey.values[i];
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+	Oid			opclass_type = index->rd_opcintype[i];
+	Oid			func;
+	bool		varlena;
+	Oid			equal_op;
+	TypeCacheEntry *type;
+
+	col->attnum = attnum;
+	col->name = att->attname;
+	col->typid = att->atttypid;
+	col->typmod = att->atttypmod;
+	col->collation = index->rd_indcollation[i];
+	col->byval = att->attbyval;
+	col->typlen = att->attlen;
+	col->codec = key_codec(att->atttypid);
+	getTypeBinaryOutputInfo(att->atttypid, &func, &varlena);
+	fmgr_info_cxt(func, &col->send, key->cxt);
+	getTypeBinaryInputInfo(att->atttypid, &func, &col->ioparam);
+	fmgr_info_cxt(func, &col->receive, key->cxt);
+
+	equal_op = get_opfamily_member(index->rd_opfamily[i], opclass_type, opclass_type,
+								   BTEqualStrategyNumber);
+	ScanKeyEntryInitialize(&key->scankeys[i], 0, i + 1, BTEqualStrategyNumber,
+						   InvalidOid, col->collation, get_opcode(equal_op), (Datum) 0);
+	fmgr_info_cxt(get_opcode(equal_op), &col->equal, key->cxt);
+
+	if (!key_column_image_equal(index, i))
+	{
+		key->image_equal = false;
+		type = lookup_type_cache(att->atttypid, TYPECACHE_HASH_EXTENDED_PROC);
+		if (OidIsValid(type->hash_extended_proc))
+			fmgr_info_cxt(type->hash_extended_proc, &col->hash, key->cxt);
+		else
+			col->hash.fn_oid = InvalidOid;	/* hashes to a constant: slow, right */
+	}
+}
+
+static MmrKey *
+key_build(Relation rel, Oid indexid)
+{
+	MemoryContext cxt;
+	MemoryContext old;
+	Relation	index;
+	MmrKey	   *key;
+	int			n;
+
+	/* an index that is not this table's, or not any more, is no key */
+	if (!OidIsValid(indexid) || !list_member_oid(RelationGetIndexList(rel), indexid))
+		return NULL;
+	index = index_open(indexid, AccessShareLock);
+	if (mmr_key_problem(rel, index) != NULL)
+	{
+		index_close(index, AccessShareLock);
+		return NULL;
+	}
+
+	cxt = AllocSetContextCreate(CacheMemoryContext, "mmrepl key", ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(cxt);
+	n = index->rd_index->indnkeyatts;
+	key = palloc0(offsetof(MmrKey, columns) + sizeof(MmrKeyColumn) * n);
+	key->cxt = cxt;
+	key->relid = RelationGetRelid(rel);
+	key->indexid = indexid;
+	key->image_equal = true;
+	key->ncolumns = n;
+	key->scankeys = palloc0(sizeof(ScanKeyData) * n);
+	for (int i = 0; i < n; i++)
+		key_build_column(key, rel, index, i);
+	MemoryContextSwitchTo(old);
+	index_close(index, AccessShareLock);
+	return key;
+}
+
+MmrKey *
+mmr_key_get(Relation rel, Oid indexid)
+{
+	Oid			relid = RelationGetRelid(rel);
+	KeyEntry   *entry;
+	bool		found;
+	uint64		before;
+	MmrKey	   *key;
+
+	if (keys == NULL)
+		key_cache_init();
+	entry = hash_search(keys, &relid, HASH_FIND, NULL);
+	if (entry != NULL && entry->valid && (entry->key == NULL || entry->key->indexid == indexid))
+		return entry->key;
+
+	/* building reads catalogs, which may bring an invalidation: then it is not kept as valid */
+	before = generation;
+	key = key_build(rel, indexid);
+	entry = hash_search(keys, &relid, HASH_ENTER, &found);
+	if (found && entry->key != NULL)
+		MemoryContextDelete(entry->key->cxt);
+	entry->key = key;
+	entry->valid = key != NULL && before == generation;
+	return key;
+}
+
+/* Binary send of a value in the database's encoding, whatever the client's. */
+static bytea *
+key_send(FmgrInfo *send, Datum value)
+{
+	int			client = pg_get_client_encoding();
+	bytea	   *result;
+
+	if (likely(client == GetDatabaseEncoding()))
+		return SendFunctionCall(send, value);
+	SetClientEncoding(GetDatabaseEncoding());
+	PG_TRY();
+	{
+		result = SendFunctionCall(send, value);
+	}
+	PG_FINALLY();
+	{
+		SetClientEncoding(client);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+static Datum
+key_receive(MmrKeyColumn *col, StringInfo buf)
+{
+	int			client = pg_get_client_encoding();
+	Datum		result;
+
+	if (likely(client == GetDatabaseEncoding()))
+		return ReceiveFunctionCall(&col->receive, buf, col->ioparam, col->typmod);
+	SetClientEncoding(GetDatabaseEncoding());
+	PG_TRY();
+	{
+		result = ReceiveFunctionCall(&col->receive, buf, col->ioparam, col->typmod);
+	}
+	PG_FINALLY();
+	{
+		SetClientEncoding(client);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+static void
+key_encode_bytes(StringInfo out, const char *data, int len)
+{
+	char	   *p;
+
+	enlargeStringInfo(out, len + MMR_VARINT_MAX);
+	p = mmr_put_varint(out->data + out->len, len);
+	memcpy(p, data, len);
+	out->len = p + len - out->data;
+}
+
+static void
+key_encode_column(MmrKeyColumn *col, Datum value, StringInfo out)
+{
+	int64		i;
+	char	   *p;
+
+	switch (col->codec)
+	{
+		case MMR_CODEC_INT2:
+			i = DatumGetInt16(value);
+			break;
+		case MMR_CODEC_INT4:
+			i = DatumGetInt32(value);
+			break;
+		case MMR_CODEC_INT8:
+			i = DatumGetInt64(value);
+			break;
+		case MMR_CODEC_RAW:
+			{
+				struct varlena *v = PG_DETOAST_DATUM_PACKED(value);
+
+				key_encode_bytes(out, VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v));
+				if ((Pointer) v != DatumGetPointer(value))
+					pfree(v);
+				return;
+			}
+		default:
+			{
+				bytea	   *sent = key_send(&col->send, value);
+
+				key_encode_bytes(out, VARDATA(sent), VARSIZE(sent) - VARHDRSZ);
+				pfree(sent);
+				return;
+			}
+	}
+	enlargeStringInfo(out, MMR_VARINT_MAX);
+	p = mmr_put_varint(out->data + out->len, mmr_zigzag(i));
+	out->len = p - out->data;
+}
+
+void
+mmr_key_encode(MmrKey *key, TupleTableSlot *slot, StringInfo out)
+{
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		bool		isnull;
+		Datum		value = slot_getattr(slot, key->columns[i].attnum, &isnull);
+
+		if (unlikely(isnull))
+			elog(ERROR, "key column \"%s\" is null", NameStr(key->columns[i].name));
+		key_encode_column(&key->columns[i], value, out);
+	}
+}
+
+void
+mmr_key_encode_values(MmrKey *key, const Datum *values, StringInfo out)
+{
+	for (int i = 0; i < key->ncolumns; i++)
+		key_encode_column(&key->columns[i], values[i], out);
+}
+
+static Datum
+key_decode_column(MmrKeyColumn *col, MmrReader *r)
+{
+	int64		i;
+	uint64		len;
+	const char *data;
+
+	if (col->codec <= MMR_CODEC_INT8)
+	{
+		i = mmr_get_zigzag(r);
+		if ((col->codec == MMR_CODEC_INT2 && i != (int16) i) ||
+			(col->codec == MMR_CODEC_INT4 && i != (int32) i))
+			mmr_wire_corrupt("key is out of range");
+		return col->codec == MMR_CODEC_INT2 ? Int16GetDatum((int16) i) :
+			col->codec == MMR_CODEC_INT4 ? Int32GetDatum((int32) i) : Int64GetDatum(i);
+	}
+	len = mmr_get_bounded(r, MaxAllocSize - VARHDRSZ - 1, "key is too long");
+	data = mmr_get_bytes(r, len);
+	if (col->codec == MMR_CODEC_RAW)
+	{
+		struct varlena *v = palloc(len + VARHDRSZ);
+
+		if (col->typid != BYTEAOID)
+			pg_verify_mbstr(GetDatabaseEncoding(), data, (int) len, false);
+		SET_VARSIZE(v, len + VARHDRSZ);
+		memcpy(VARDATA(v), data, len);
+		return PointerGetDatum(v);
+	}
+	else
+	{
+		StringInfoData buf;
+		Datum		value;
+
+		/* receive functions may rely on a terminator */
+		initStringInfo(&buf);
+		appendBinaryStringInfo(&buf, data, (int) len);
+		value = key_receive(col, &buf);
+		if (buf.cursor != buf.len)
+			mmr_wire_corrupt("key has a wrong length");
+		pfree(buf.data);
+		return value;
+	}
+}
+
+void
+mmr_key_decode(MmrKey *key, const char *data, int len, Datum *values)
+{
+	MmrReader	r = {data, data + len};
+
+	for (int i = 0; i < key->ncolumns; i++)
+		values[i] = key_decode_column(&key->columns[i], &r);
+	if (!mmr_reader_done(&r))
+		mmr_wire_corrupt("key has too many columns");
+}
+
+uint64
+mmr_key_hash(MmrKey *key, const char *data, int len)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	uint64		h = key->relid;
+
+	if (likely(key->image_equal))
+		return hash_bytes_extended((const unsigned char *) data, len, key->relid);
+
+	mmr_key_decode(key, data, len, values);
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		MmrKeyColumn *col = &key->columns[i];
+
+		if (col->hash.fn_addr != NULL)
+			h = hash_combine64(h, DatumGetUInt64(FunctionCall2Coll(&col->hash, col->collation,
+																   values[i], UInt64GetDatum(0))));
+		else if (key->columns[i].codec <= MMR_CODEC_INT8)
+			h = hash_combine64(h, (uint64) values[i]);
+	}
+	return h;
+}
+
+bool
+mmr_key_equal(MmrKey *key, const char *a, int alen, const char *b, int blen)
+{
+	Datum		va[INDEX_MAX_KEYS];
+	Datum		vb[INDEX_MAX_KEYS];
+
+	if (alen == blen && memcmp(a, b, alen) == 0)
+		return true;
+	if (key->image_equal)
+		return false;
+	mmr_key_decode(key, a, alen, va);
+	mmr_key_decode(key, b, blen, vb);
+	for (int i = 0; i < key->ncolumns; i++)
+		if (!DatumGetBool(FunctionCall2Coll(&key->columns[i].equal, key->columns[i].collation,
+											va[i], vb[i])))
+			return false;
+	return true;
+}

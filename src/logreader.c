@@ -1,0 +1,234 @@
+/*-------------------------------------------------------------------------
+ * logreader.c
+ *	  Finds the runs of the change log that a session has not seen yet.
+ *
+ * Floor 2.  Reads mmrepl.log_N by page.  Runs in pushers and apply backends.
+ *
+ * A backend may append to any page that has room, not only to the last one,
+ * and what an open transaction has appended becomes visible without the
+ * page changing.  So the reader remembers, for every page, its LSN when it
+ * was read and whether all its runs were decided then (visible, or of a
+ * transaction that is over): a page is read again when its LSN has moved or
+ * when something on it was not decided.  A page read again is given
+ * again as a whole: callers are idempotent.
+ *
+ * Invariant: a run that becomes visible is given by the first scan whose
+ * snapshot sees it, or its segment was emptied before.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "logreader.h"
+
+typedef struct PageState
+{
+	XLogRecPtr	lsn;
+	bool		decided;
+} PageState;
+
+typedef struct SegmentState
+{
+	Oid			filenode;		/* changes when the segment is emptied */
+	BlockNumber npages;			/* known pages */
+	BlockNumber allocated;
+	PageState  *pages;
+} SegmentState;
+
+struct MmrLogReader
+{
+	MemoryContext cxt;
+	SegmentState segments[MMR_SEGMENTS];
+	PGAlignedBlock page;		/* copy of the page being given */
+	OffsetNumber visible[MaxHeapTuplesPerPage];
+};
+
+MmrLogReader *
+mmr_logreader_create(MemoryContext cxt)
+{
+	MmrLogReader *reader = MemoryContextAllocZero(cxt, sizeof(MmrLogReader));
+
+	reader->cxt = cxt;
+	return reader;
+}
+
+static void
+segment_forget(SegmentState *seg)
+{
+	if (seg->pages != NULL)
+		pfree(seg->pages);
+	memset(seg, 0, sizeof(*seg));
+}
+
+void
+mmr_logreader_reset(MmrLogReader *reader)
+{
+	for (int i = 0; i < MMR_SEGMENTS; i++)
+		segment_forget(&reader->segments[i]);
+}
+
+/* Room for the state of so many pages; new ones are unread. */
+static void
+segment_grow(MmrLogReader *reader, SegmentState *seg, BlockNumber nblocks)
+{
+	if (nblocks > seg->allocated)
+	{
+		BlockNumber n = Max(nblocks, Max(64, seg->allocated * 2));
+
+		if (seg->pages == NULL)
+			seg->pages = MemoryContextAllocHuge(reader->cxt, sizeof(PageState) * (Size) n);
+		else
+			seg->pages = repalloc_huge(seg->pages, sizeof(PageState) * (Size) n);
+		seg->allocated = n;
+	}
+	for (BlockNumber b = seg->npages; b < nblocks; b++)
+	{
+		seg->pages[b].lsn = InvalidXLogRecPtr;
+		seg->pages[b].decided = false;
+	}
+	seg->npages = Max(seg->npages, nblocks);
+}
+
+/*
+ * Copies a page and the offsets of its visible runs; how many.  Sets
+ * *undecided to the number of runs whose transaction is not over in pos.
+ */
+static int
+page_read(MmrLogReader *reader, Relation rel, Buffer buffer, Snapshot snapshot,
+		  const MmrPosition *pos, PageState *state, int *undecided)
+{
+	Page		page;
+	int			n = 0;
+	OffsetNumber max;
+
+	*undecided = 0;
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	state->lsn = PageGetLSN(page);
+	max = PageGetMaxOffsetNumber(page);
+	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
+	{
+		ItemId		item = PageGetItemId(page, off);
+		HeapTupleData tuple;
+		uint64		xid;
+
+		if (!ItemIdIsNormal(item))
+			continue;
+		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
+		tuple.t_len = ItemIdGetLength(item);
+		tuple.t_tableOid = RelationGetRelid(rel);
+		ItemPointerSet(&tuple.t_self, BufferGetBlockNumber(buffer), off);
+		if (HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer))
+			reader->visible[n++] = off;
+		else
+		{
+			/* first column, fixed and not null: right behind the header */
+			memcpy(&xid, (char *) tuple.t_data + tuple.t_data->t_hoff, sizeof(xid));
+			if (!mmr_position_covers(pos, xid))
+				(*undecided)++;
+		}
+	}
+	if (n > 0)
+		memcpy(reader->page.data, page, BLCKSZ);
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	return n;
+}
+
+static void
+page_give(MmrLogReader *reader, Relation rel, int segment, int n,
+		  MmrRunCallback callback, void *arg)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < n; i++)
+	{
+		ItemId		item = PageGetItemId((Page) reader->page.data, reader->visible[i]);
+		HeapTupleData tuple;
+		Datum		values[2];
+		bool		nulls[2];
+		struct varlena *v;
+
+		tuple.t_data = (HeapTupleHeader) PageGetItem((Page) reader->page.data, item);
+		tuple.t_len = ItemIdGetLength(item);
+		tuple.t_tableOid = RelationGetRelid(rel);
+		heap_deform_tuple(&tuple, desc, values, nulls);
+		v = PG_DETOAST_DATUM_PACKED(values[1]);
+		callback(arg, segment, DatumGetUInt64(values[0]), VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v));
+		if ((Pointer) v != DatumGetPointer(values[1]))
+			pfree(v);
+	}
+}
+
+static int64
+segment_scan(MmrLogReader *reader, int segment, Relation rel, Snapshot snapshot,
+			 const MmrPosition *pos, MmrRunCallback callback, void *arg)
+{
+	SegmentState *seg = &reader->segments[segment];
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	int64		undecided = 0;
+
+	segment_grow(reader, seg, nblocks);
+	for (BlockNumber b = 0; b < nblocks; b++)
+	{
+		PageState  *state = &seg->pages[b];
+		Buffer		buffer = ReadBuffer(rel, b);
+		int			page_undecided;
+		int			n;
+
+		if (state->decided && BufferGetLSNAtomic(buffer) == state->lsn)
+		{
+			ReleaseBuffer(buffer);
+			continue;
+		}
+		n = page_read(reader, rel, buffer, snapshot, pos, state, &page_undecided);
+		ReleaseBuffer(buffer);
+		page_give(reader, rel, segment, n, callback, arg);
+		/* a new page may be all zeroes yet: its LSN will move */
+		state->decided = page_undecided == 0;
+		undecided += page_undecided;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return undecided;
+}
+
+int64
+mmr_logreader_scan(MmrLogReader *reader, Snapshot snapshot, const MmrPosition *pos,
+				   MmrRunCallback callback, MmrEmptiedCallback emptied, void *arg)
+{
+	int64		undecided = 0;
+
+	for (int i = 0; i < MMR_SEGMENTS; i++)
+	{
+		SegmentState *seg = &reader->segments[i];
+		Relation	rel;
+
+		if (!mmr_changelog_segment_used(i))
+		{
+			if (seg->npages > 0 && emptied != NULL)
+				emptied(arg, i);
+			segment_forget(seg);
+			continue;
+		}
+		rel = mmr_changelog_open_segment(i, AccessShareLock);
+		if (rel == NULL)
+			continue;
+		if (seg->filenode != mmr_filenode(rel))
+		{
+			if (seg->npages > 0 && emptied != NULL)
+				emptied(arg, i);
+			segment_forget(seg);
+			seg->filenode = mmr_filenode(rel);
+		}
+		undecided += segment_scan(reader, i, rel, snapshot, pos, callback, arg);
+		table_close(rel, AccessShareLock);
+	}
+	return undecided;
+}

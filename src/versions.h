@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ * versions.h
+ *	  The newest version of each key that is not stable yet: a table in this
+ *	  session's memory, fed from the change log.
+ *
+ * Floor 4.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_VERSIONS_H
+#define MMR_VERSIONS_H
+
+#include "key.h"
+#include "logreader.h"
+
+/* What is known of one key. */
+typedef struct MmrState
+{
+	MmrVersion	version;
+	MmrDot		dot;
+	MmrOp		op;
+	bool		resolution;
+} MmrState;
+
+typedef struct MmrVersions MmrVersions;
+
+/* The key of a table, or NULL if it is of no interest (not a member, gone). */
+typedef MmrKey *(*MmrKeyFinder) (void *arg, Oid relid);
+
+/* Given each run before its changes are looked at; false: of no interest. */
+typedef bool (*MmrRunFilter) (void *arg, MmrRun *run, const char *data, int len);
+
+extern MmrVersions *mmr_versions_create(MemoryContext parent, MmrKeyFinder finder,
+										MmrRunFilter filter, void *arg);
+
+/* Takes in what has become visible to the snapshot. Returns undecided runs, as mmr_logreader_scan. */
+extern int64 mmr_versions_feed(MmrVersions *v, Snapshot snapshot, const MmrPosition *pos);
+
+/* Grows with every change taken in from the log: has anything happened since? */
+extern uint64 mmr_versions_fed(MmrVersions *v);
+
+/* Forgets everything; the next feed reads the whole log. For aborted transactions. */
+extern void mmr_versions_reset(MmrVersions *v);
+
+/* Newest state of the key, a TRUNCATE of its table included; false: nothing unstable is known of it. */
+extern bool mmr_versions_lookup(MmrVersions *v, MmrKey *key, uint64 hash,
+								const char *data, int len, MmrState *state);
+
+/* Newest TRUNCATE of the table; false: none. */
+extern bool mmr_versions_truncated(MmrVersions *v, Oid relid, MmrState *state);
+
+/* Newest entry of any key of the table; false: none. */
+extern bool mmr_versions_newest_of_table(MmrVersions *v, Oid relid, MmrVersion *version);
+
+/* True if no key at all is known: lookups can be skipped. */
+extern bool mmr_versions_is_empty(MmrVersions *v);
+
+/* Takes in a change of this very transaction (it will also be found in the log). */
+extern void mmr_versions_add(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change);
+
+#endif							/* MMR_VERSIONS_H */
