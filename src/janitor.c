@@ -79,9 +79,10 @@ look(Look *result, MemoryContext context)
 	result->here = mmr_catalog_present();
 	if (result->here)
 	{
-		mmr_node_check();
 		mmr_membership_refresh();
 		result->stopped = mmr_membership_stopped();
+		if (!result->stopped)
+			mmr_node_check();
 		foreach(lc, mmr_membership_syncs())
 		{
 			MmrSync    *sync = lfirst(lc);
