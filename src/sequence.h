@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * sequence.h
- *	  Sequences of a sync: interleaved among its dbs (every db draws values
- *	  that are congruent to its slot), or copied one way.
+ *	  Sequences of a sync interleaved among its dbs: every db draws values that
+ *	  are congruent to its slot.  (Sequences copied one way: seqcopy.h.)
  *
  * Floor 3.
  *
@@ -52,32 +52,5 @@ extern void mmr_sequence_restore_all(void);
 
 /* Says what is wrong with this sequence of a sync here, or NULL: "missing", "increment is 1 and should be 10", ...; palloc'd. */
 extern const char *mmr_sequence_problem(const char *nspname, const char *relname);
-
-/* One value of a sequence in copy mode. */
-typedef struct MmrSequenceValue
-{
-	char	   *nspname;
-	char	   *relname;
-	int64		value;
-	bool		is_called;
-} MmrSequenceValue;
-
-/*
- * Sender: copy-mode sequences of the sync whose value changed since this
- * session was last asked about this sync and peer, all of them at the first
- * call, after mmr_sequence_values_forget, and once a minute.  Ask after the
- * batch's snapshot was taken: then no row of the batch is ahead of its
- * sequence.  List of MmrSequenceValue in CurrentMemoryContext.
- */
-extern List *mmr_sequence_values(int32 sync_id, int32 peer_node);
-extern void mmr_sequence_values_forget(int32 sync_id, int32 peer_node);
-
-/*
- * Receiver: moves the sequence forward (backward if it descends) to the
- * value, never the other way.  The caller has checked that the sequence is a
- * member.  False when nothing was done: no such sequence, already there, or
- * in use by a transaction that runs (the sender gives it again later).
- */
-extern bool mmr_sequence_advance(const char *nspname, const char *relname, int64 value, bool is_called);
 
 #endif							/* MMR_SEQUENCE_H */
