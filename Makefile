@@ -45,8 +45,8 @@ test:
 	@scripts/with_server.sh -n test/run.sh
 
 demo:
-	@scripts/with_server.sh -p "$(DEMO_PACKAGES)" demo/run.sh
-DEMO_PACKAGES = freeradius freeradius-postgresql freeradius-config freeradius-utils
+	@scripts/with_server.sh -p "$(DEMO_PACKAGES)" -c /etc/freeradius/3.0 demo/run.sh
+DEMO_PACKAGES = python3 freeradius freeradius-postgresql freeradius-config freeradius-utils
 
 # every header compiles alone
 headerscheck:

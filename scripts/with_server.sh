@@ -1,5 +1,5 @@
 #!/bin/bash
-# with_server.sh [-p "PACKAGE..."] [-n] COMMAND...: runs COMMAND with mmrepl built and installed in a private PostgreSQL.
+# with_server.sh [-p "PACKAGE..."] [-c DIR] [-n] COMMAND...: runs COMMAND with mmrepl built and installed in a private PostgreSQL.
 #
 # It copies the checkout and the PostgreSQL that PG_CONFIG names (ASSERT=DIR: a PostgreSQL built with assertions,
 # by its prefix) into a new directory under TMPDIR, builds and installs only there, and runs COMMAND there, in the
@@ -8,15 +8,18 @@
 #	PG_CONFIG	pg_config of the private PostgreSQL
 #	MMR_WORK	the directory, for whatever COMMAND makes; MMR_WORK/logs is kept in build/logs if COMMAND fails,
 #			MMR_WORK/result is printed last of all
+# -c DIR puts a copy of DIR, if it may be read, into MMR_WORK/given, for a COMMAND that may not read it itself.
 # Whatever COMMAND says, servers below the directory are stopped and it is removed, unless KEEP=1.
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 packages=
+given=
 netns=
-while getopts p:n opt; do
+while getopts p:c:n opt; do
 	case $opt in
 		p) packages=$OPTARG ;;
+		c) given=$OPTARG ;;
 		n) netns=1 ;;
 		*) exit 2 ;;
 	esac
@@ -97,6 +100,9 @@ mkdir -p "$work/tree" "$work/logs"
 	fi | while IFS= read -r -d '' f; do [ ! -e "$f" ] || printf '%s\0' "$f"; done |
 		tar -cf - --null -T -
 ) | tar -xf - -C "$work/tree"
+if [ -n "$given" ] && [ -r "$given" ] && [ -x "$given" ]; then
+	mkdir "$work/given" && cp -r "$given" "$work/given/"
+fi
 [ "$(id -u)" != 0 ] || chown -R "$user" "$work"
 chmod 755 "$work"
 
