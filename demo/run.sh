@@ -16,7 +16,6 @@ unset PGHOST PGPORT PGUSER PGDATABASE PGOPTIONS PGPASSWORD
 began=$SECONDS
 # shellcheck source=demo/lib.sh
 . "$here/lib.sh"
-[ -z "${DEMO_DRY:-}" ] || . "$DEMO_DRY"
 
 # ---------------------------------------------------------------------------------------------------------------
 heading "Two servers, aaa01 and aaa02"

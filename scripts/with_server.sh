@@ -101,7 +101,7 @@ mkdir -p "$work/tree" "$work/logs"
 		tar -cf - --null -T -
 ) | tar -xf - -C "$work/tree"
 if [ -n "$given" ] && [ -r "$given" ] && [ -x "$given" ]; then
-	mkdir "$work/given" && cp -r "$given" "$work/given/"
+	mkdir -m 700 "$work/given" && cp -r "$given" "$work/given/"
 fi
 [ "$(id -u)" != 0 ] || chown -R "$user" "$work"
 chmod 755 "$work"
