@@ -115,6 +115,9 @@ CREATE TABLE mmrepl.sequence_state (
     nspname           name NOT NULL,
     relname           name NOT NULL,
     old_increment     int8 NOT NULL,                -- what it was before it was interleaved
+    old_start         int8 NOT NULL,
+    old_min           int8 NOT NULL,
+    old_max           int8 NOT NULL,
     PRIMARY KEY (nspname, relname)
 );
 COMMENT ON TABLE mmrepl.sequence_state IS 'sequences of this database that are interleaved now, and what they were before';
