@@ -139,8 +139,11 @@ dismiss_unwanted(const Look *now, TimestampTz *next)
 		bool		unwanted;
 
 		LWLockAcquire(mmr_shared->lock, LW_SHARED);
-		unwanted = slot->kind == MMR_WORKER_PUSHER && slot->dboid == MyDatabaseId &&
-			!is_wanted(now, slot->sync_id, slot->node_id);
+		unwanted = slot->dboid == MyDatabaseId &&
+			((slot->kind == MMR_WORKER_PUSHER &&
+			  !is_wanted(now, slot->sync_id, slot->node_id)) ||
+			 /* what is kept of sessions of peers that are no more */
+			 (slot->kind == MMR_WORKER_APPLY && slot->pid == 0 && !now->here));
 		LWLockRelease(mmr_shared->lock);
 
 		if (unwanted && !mmr_worker_dismiss(slot, next))

@@ -130,8 +130,18 @@ dismiss_strays(TimestampTz *next)
 		bool		stray;
 
 		LWLockAcquire(mmr_shared->lock, LW_SHARED);
-		stray = (slot->kind == MMR_WORKER_JANITOR || slot->kind == MMR_WORKER_PUSHER) &&
-			!database_open(slot->dboid);
+		switch (slot->kind)
+		{
+			case MMR_WORKER_JANITOR:
+			case MMR_WORKER_PUSHER:
+				stray = !database_open(slot->dboid);
+				break;
+			case MMR_WORKER_APPLY:
+				stray = !database_exists(slot->dboid, NULL);
+				break;
+			default:
+				stray = false;
+		}
 		LWLockRelease(mmr_shared->lock);
 
 		if (stray)

@@ -348,43 +348,53 @@ mmr_shared_find_worker(MmrWorkerKind kind, Oid dboid, int32 sync_id, int32 node_
 	return NULL;
 }
 
+/* A slot as it is at the beginning; its condition variable and mutex stay as they are. */
+static void
+fill_slot(MmrWorker *worker, MmrWorkerKind kind, Oid dboid, int32 sync_id, int32 node_id)
+{
+	worker->kind = kind;
+	worker->dboid = dboid;
+	worker->sync_id = sync_id;
+	worker->node_id = node_id;
+	worker->generation = ++mmr_shared->generation;
+	worker->pid = 0;
+	worker->latch = NULL;
+	worker->since = GetCurrentTimestamp();
+	worker->launched = 0;
+	worker->leave_at = 0;
+	worker->retry_at = 0;
+	worker->failures = 0;
+	pg_atomic_write_u32(&worker->leave, 0);
+	pg_atomic_write_u32(&worker->sleeping, 0);
+	pg_atomic_write_u64(&worker->wanted, 0);
+	pg_atomic_write_u64(&worker->done, 0);
+
+	SpinLockAcquire(&worker->mutex);
+	memset(&worker->state, 0, sizeof(MmrWorker) - offsetof(MmrWorker, state));
+	SpinLockRelease(&worker->mutex);
+}
+
 MmrWorker *
 mmr_shared_reserve_worker(MmrWorkerKind kind, Oid dboid, int32 sync_id, int32 node_id)
 {
 	Assert(LWLockHeldByMeInMode(mmr_shared->lock, LW_EXCLUSIVE));
 
-	for (int i = 0; i < mmr_shared->max_workers; i++)
+	for (int round = 0; round < 2; round++)
 	{
-		MmrWorker  *worker = &mmr_shared->workers[i];
+		for (int i = 0; i < mmr_shared->max_workers; i++)
+		{
+			MmrWorker  *worker = &mmr_shared->workers[i];
 
-		if (worker->kind != MMR_WORKER_NONE)
-			continue;
-
-		worker->kind = kind;
-		worker->dboid = dboid;
-		worker->sync_id = sync_id;
-		worker->node_id = node_id;
-		worker->generation = ++mmr_shared->generation;
-		worker->pid = 0;
-		worker->latch = NULL;
-		worker->since = GetCurrentTimestamp();
-		worker->launched = 0;
-		worker->leave_at = 0;
-		worker->retry_at = 0;
-		worker->failures = 0;
-		pg_atomic_write_u32(&worker->leave, 0);
-		pg_atomic_write_u32(&worker->sleeping, 0);
-		pg_atomic_write_u64(&worker->wanted, 0);
-		pg_atomic_write_u64(&worker->done, 0);
-
-		SpinLockAcquire(&worker->mutex);
-		memset(&worker->state, 0,
-			   sizeof(MmrWorker) - offsetof(MmrWorker, state));
-		SpinLockRelease(&worker->mutex);
-
-		if (pg_atomic_read_u32(&mmr_shared->workers_top) <= (uint32) i)
-			pg_atomic_write_u32(&mmr_shared->workers_top, i + 1);
-		return worker;
+			/* When none is free, what is kept of a session that ended has to go. */
+			if (worker->kind == MMR_WORKER_NONE ||
+				(round == 1 && worker->kind == MMR_WORKER_APPLY && worker->pid == 0))
+			{
+				fill_slot(worker, kind, dboid, sync_id, node_id);
+				if (pg_atomic_read_u32(&mmr_shared->workers_top) <= (uint32) i)
+					pg_atomic_write_u32(&mmr_shared->workers_top, i + 1);
+				return worker;
+			}
+		}
 	}
 	return NULL;
 }
@@ -464,8 +474,15 @@ shared_detach(int code, Datum arg)
 		if (kind == MMR_WORKER_LAUNCHER)
 			mmr_shared->launcher_latch = NULL;
 
-		if (code == 0 || kind == MMR_WORKER_APPLY ||
-			pg_atomic_read_u32(&worker->leave) != 0)
+		if (kind == MMR_WORKER_APPLY)
+		{
+			/* Kept, with the time, so that status knows since when the peer is silent. */
+			if (mmr_shared_find_worker(kind, dboid, worker->sync_id, worker->node_id) != worker)
+				mmr_shared_free_worker(worker);
+			else
+				worker->retry_at = now;
+		}
+		else if (code == 0 || pg_atomic_read_u32(&worker->leave) != 0)
 			mmr_shared_free_worker(worker);
 		else
 		{
@@ -515,7 +532,11 @@ mmr_shared_register_apply(int32 sync_id, int32 node_id)
 	}
 
 	LWLockAcquire(mmr_shared->lock, LW_EXCLUSIVE);
-	worker = mmr_shared_reserve_worker(MMR_WORKER_APPLY, MyDatabaseId, sync_id, node_id);
+	worker = mmr_shared_find_worker(MMR_WORKER_APPLY, MyDatabaseId, sync_id, node_id);
+	if (worker != NULL && worker->pid == 0)
+		fill_slot(worker, MMR_WORKER_APPLY, MyDatabaseId, sync_id, node_id);
+	else
+		worker = mmr_shared_reserve_worker(MMR_WORKER_APPLY, MyDatabaseId, sync_id, node_id);
 	generation = worker != NULL ? worker->generation : 0;
 	LWLockRelease(mmr_shared->lock);
 

@@ -87,7 +87,7 @@ typedef struct MmrWorker
 	TimestampTz launched;		/* last start */
 	TimestampTz leave_at;		/* not 0: asked to leave, SIGTERM after that */
 	int			failures;		/* in a row, for the pace of restarts */
-	TimestampTz retry_at;		/* not to be started again before; 0: starting, running, or never started */
+	TimestampTz retry_at;		/* not to be started again before; 0: starting, running, or never started; apply: when it ended */
 
 	pg_atomic_uint32 leave;		/* 1: has to leave; mmr_worker_sleep sees to it */
 	pg_atomic_uint32 sleeping;	/* pusher, janitor: 1 wants its latch set at the next commit that captured something */
