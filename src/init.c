@@ -14,6 +14,8 @@
 
 #include "fmgr.h"
 
+#include "capture.h"
+#include "capture.h"
 #include "guc.h"
 #include "launcher.h"
 #include "shared.h"
@@ -29,5 +31,6 @@ _PG_init(void)
 	mmr_guc_init();
 	mmr_shared_init();
 	mmr_wake_init();
+	mmr_capture_init();
 	mmr_launcher_init();
 }

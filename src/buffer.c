@@ -1,0 +1,239 @@
+/*-------------------------------------------------------------------------
+ * buffer.c
+ *	  Captured changes of the transaction under way, before they go to the log.
+ *
+ * Floor 4.  Writes mmrepl.log_N through changelog.  Runs in client backends,
+ * once per captured row: this is the capture path.
+ *
+ * The buffer is one array of changes with a mark where each subtransaction's
+ * begin.  A subtransaction that rolls back cuts the array at its mark; one
+ * that commits leaves its changes to its parent.  What is written to the log
+ * early is written by the subtransaction it belongs to, so its abort hides it.
+ * Hence a loop of ten thousand savepoints costs no write of its own.
+ *
+ * Invariant: only changes of the current subtransaction are ever written,
+ * and at pre-commit all are.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+
+#include "buffer.h"
+#include "guc.h"
+
+typedef struct Buffered
+{
+	int64		ts;
+	Oid			relid;
+	int32		keylen;
+	uint8		op;
+	char		key[FLEXIBLE_ARRAY_MEMBER];
+} Buffered;
+
+typedef struct Level
+{
+	SubTransactionId sub;
+	Size		start;			/* of its changes in data */
+} Level;
+
+#define RECENT	256				/* power of two */
+
+static struct
+{
+	MemoryContext cxt;			/* child of TopTransactionContext, NULL between transactions */
+	int32		node;
+	char	   *data;
+	Size		len;
+	Size		allocated;
+	Level	   *levels;
+	int			nlevels;
+	int			max_levels;
+	int64		captured;
+	Size		recent[RECENT]; /* offset + 1 of a change with that key hash, 0: none */
+} buffer;
+
+static void
+buffer_start(int32 node)
+{
+	buffer.cxt = AllocSetContextCreate(TopTransactionContext, "mmrepl capture",
+									   ALLOCSET_DEFAULT_SIZES);
+	buffer.node = node;
+	buffer.allocated = 8192;
+	buffer.data = MemoryContextAlloc(buffer.cxt, buffer.allocated);
+	buffer.len = 0;
+	buffer.max_levels = 8;
+	buffer.levels = MemoryContextAlloc(buffer.cxt, sizeof(Level) * buffer.max_levels);
+	buffer.nlevels = 0;
+	buffer.captured = 0;
+	memset(buffer.recent, 0, sizeof(buffer.recent));
+}
+
+/* The level of the current subtransaction, made if it is not there. */
+static Level *
+buffer_level(void)
+{
+	SubTransactionId sub = GetCurrentSubTransactionId();
+
+	if (buffer.nlevels > 0 && buffer.levels[buffer.nlevels - 1].sub == sub)
+		return &buffer.levels[buffer.nlevels - 1];
+	if (buffer.nlevels == buffer.max_levels)
+	{
+		buffer.max_levels *= 2;
+		buffer.levels = repalloc(buffer.levels, sizeof(Level) * buffer.max_levels);
+	}
+	buffer.levels[buffer.nlevels].sub = sub;
+	buffer.levels[buffer.nlevels].start = buffer.len;
+	return &buffer.levels[buffer.nlevels++];
+}
+
+static inline Size
+buffered_size(int keylen)
+{
+	return MAXALIGN(offsetof(Buffered, key) + keylen);
+}
+
+/* Writes the changes from `start` on, which all belong to the current subtransaction. */
+static void
+buffer_write(Size start)
+{
+	MmrAppender *a;
+	Size		pos = start;
+
+	if (start >= buffer.len)
+		return;
+	a = mmr_changelog_begin(buffer.node, false);
+	while (pos < buffer.len)
+	{
+		Buffered   *b = (Buffered *) (buffer.data + pos);
+		MmrChange	change;
+
+		change.op = b->op;
+		change.relid = b->relid;
+		change.version.ts = b->ts;
+		change.version.node = buffer.node;
+		change.version.rank = 0;
+		change.resolution = false;
+		change.key = b->key;
+		change.keylen = b->keylen;
+		mmr_changelog_add(a, &change);
+		pos += buffered_size(b->keylen);
+	}
+	mmr_changelog_end(a);
+	buffer.len = start;
+	memset(buffer.recent, 0, sizeof(buffer.recent));
+}
+
+/* If the key has a change in this level's part already: makes that one the newest, and true. */
+static bool
+buffer_renew(Level *level, const MmrChange *change, Size *recent)
+{
+	Size		pos = *recent;
+	Buffered   *b;
+
+	/* what lies before the level's mark survives its rollback: not to be touched */
+	if (pos == 0 || pos - 1 < level->start)
+		return false;
+	b = (Buffered *) (buffer.data + pos - 1);
+	if (b->relid != change->relid || b->keylen != change->keylen ||
+		b->op == MMR_OP_TRUNCATE || memcmp(b->key, change->key, change->keylen) != 0)
+		return false;
+	b->ts = change->version.ts;
+	if (!(b->op == MMR_OP_INSERT && change->op == MMR_OP_UPDATE))
+		b->op = change->op;
+	return true;
+}
+
+void
+mmr_buffer_add(int32 node, const MmrChange *change)
+{
+	Level	   *level;
+	Size	   *recent;
+	Size		size = buffered_size(change->keylen);
+	Buffered   *b;
+
+	if (buffer.cxt == NULL)
+		buffer_start(node);
+	buffer.captured++;
+	level = buffer_level();
+	recent = &buffer.recent[(hash_bytes((const unsigned char *) change->key, change->keylen)
+							 ^ change->relid) & (RECENT - 1)];
+	if (change->op != MMR_OP_TRUNCATE && buffer_renew(level, change, recent))
+		return;
+
+	if (buffer.len - level->start + size > (Size) mmr_guc_capture_buffer * 1024)
+		buffer_write(level->start);
+	if (buffer.len + size > buffer.allocated)
+	{
+		buffer.allocated = Max(buffer.allocated * 2, buffer.len + size);
+		buffer.data = repalloc_huge(buffer.data, buffer.allocated);
+	}
+	b = (Buffered *) (buffer.data + buffer.len);
+	b->ts = change->version.ts;
+	b->relid = change->relid;
+	b->keylen = change->keylen;
+	b->op = change->op;
+	memcpy(b->key, change->key, change->keylen);
+	*recent = buffer.len + 1;
+	buffer.len += size;
+}
+
+void
+mmr_buffer_flush(void)
+{
+	if (buffer.cxt == NULL)
+		return;
+	/* at the end of the transaction every level has become the top one's */
+	Assert(buffer.nlevels <= 1);
+	buffer_write(0);
+}
+
+void
+mmr_buffer_subcommit(SubTransactionId sub, SubTransactionId parent)
+{
+	Level	   *top;
+
+	if (buffer.cxt == NULL || buffer.nlevels == 0)
+		return;
+	top = &buffer.levels[buffer.nlevels - 1];
+	if (top->sub != sub)
+		return;
+	if (buffer.nlevels > 1 && top[-1].sub == parent)
+		buffer.nlevels--;
+	else
+		top->sub = parent;
+}
+
+void
+mmr_buffer_subabort(SubTransactionId sub)
+{
+	Level	   *top;
+
+	if (buffer.cxt == NULL || buffer.nlevels == 0)
+		return;
+	top = &buffer.levels[buffer.nlevels - 1];
+	if (top->sub != sub)
+		return;
+	buffer.len = top->start;
+	buffer.nlevels--;
+	/* places past the cut would name changes to come */
+	memset(buffer.recent, 0, sizeof(buffer.recent));
+}
+
+bool
+mmr_buffer_used(void)
+{
+	return buffer.cxt != NULL;
+}
+
+int64
+mmr_buffer_end(void)
+{
+	int64		captured = buffer.cxt != NULL ? buffer.captured : 0;
+
+	/* the memory goes with TopTransactionContext */
+	buffer.cxt = NULL;
+	return captured;
+}

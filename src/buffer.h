@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ * buffer.h
+ *	  Captured changes of the transaction under way, before they go to the log.
+ *
+ * Floor 4.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_BUFFER_H
+#define MMR_BUFFER_H
+
+#include "changelog.h"
+
+/*
+ * Puts a change of the current subtransaction in; writes to the log when
+ * enough has gathered.  Of several changes of a key in a row the newest stays.
+ * Key bytes are copied. The change's dot is not looked at.
+ */
+extern void mmr_buffer_add(int32 node, const MmrChange *change);
+
+/* Writes everything to the log: before commit or prepare. */
+extern void mmr_buffer_flush(void);
+
+/* A subtransaction ends: what it changed becomes its parent's, or nothing. */
+extern void mmr_buffer_subcommit(SubTransactionId sub, SubTransactionId parent);
+extern void mmr_buffer_subabort(SubTransactionId sub);
+
+/* The transaction is over. Returns how many changes it had captured. */
+extern int64 mmr_buffer_end(void);
+
+/* True if the transaction has captured anything. */
+extern bool mmr_buffer_used(void);
+
+#endif							/* MMR_BUFFER_H */
