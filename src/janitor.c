@@ -18,7 +18,6 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "catalog.h"
 #include "guc.h"
 #include "membership.h"
 #include "node.h"
@@ -76,7 +75,7 @@ look(Look *result, MemoryContext context)
 	MemoryContextReset(context);
 
 	mmr_worker_start_transaction("reading the configuration");
-	result->here = mmr_catalog_present();
+	result->here = mmr_worker_hold_extension();
 	if (result->here)
 	{
 		mmr_membership_refresh();

@@ -19,17 +19,21 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
+#include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "catalog.h"
 #include "guc.h"
 #include "worker.h"
 
@@ -223,6 +227,20 @@ mmr_worker_commit_transaction(void)
 	CommitTransactionCommand();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+bool
+mmr_worker_hold_extension(void)
+{
+	Oid			extension = get_extension_oid(MMR_EXTENSION, true);
+
+	if (!OidIsValid(extension))
+		return false;
+
+	/* It may have been dropped while we waited for the lock, which reads what is new. */
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	return get_extension_oid(MMR_EXTENSION, true) == extension &&
+		mmr_catalog_present();
 }
 
 void

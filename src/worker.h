@@ -44,6 +44,13 @@ extern void mmr_worker_start_transaction(const char *activity);
 extern void mmr_worker_commit_transaction(void);
 
 /*
+ * Is the extension in this database?  If so it stays until the transaction
+ * ends: DROP EXTENSION waits.  First thing in a transaction that reads
+ * mmrepl's tables, or a DROP EXTENSION in that moment ends in an ERROR.
+ */
+extern bool mmr_worker_hold_extension(void);
+
+/*
  * Under the slot's mutex: new state; a failure (keeps sqlstate, message,
  * time); a success (clears them all but the time, which is "last bad", sets
  * last_good, and makes the next failure the first in a row).

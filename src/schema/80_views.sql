@@ -43,7 +43,7 @@ GRANT EXECUTE ON FUNCTION mmrepl._version_time(int8) TO pg_monitor;
 COMMENT ON FUNCTION mmrepl._version_time(int8) IS
     'takes the time of a version, microseconds since 2000; gives it as a timestamp, NULL for a row that came by copy';
 
-GRANT EXECUTE ON FUNCTION mmrepl._attach_problem(regclass) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION mmrepl._attach_problem(regclass), mmrepl._sequence_problem(name, name) TO pg_monitor;
 
 -- Per sync in which this db has a part and other db of it: who is who, and both workers.
 CREATE VIEW mmrepl._peer AS
@@ -116,7 +116,7 @@ CREATE VIEW mmrepl.peer_lag AS
     )
     SELECT b.sync, b.peer, b.direction, b.state,
            round(greatest(extract(epoch FROM clock_timestamp()
-                 - coalesce(b.behind_since, b.last_good, b.first_seen, pg_postmaster_start_time())), 0), 1) AS lag,
+                 - coalesce(b.behind_since, b.last_good, b.first_seen, pg_postmaster_start_time())), 0), 1) AS lag_seconds,
            b.pending, b.last_good, b.last_bad,
            CASE WHEN b.state NOT IN ('good', 'pushing', 'copying') THEN b.last_error END AS last_error,
            b.last_changes,
@@ -131,7 +131,7 @@ CREATE VIEW mmrepl.peer_lag AS
     ORDER BY b.sync, b.peer, b.direction DESC;
 GRANT SELECT ON mmrepl.peer_lag TO pg_monitor;
 COMMENT ON VIEW mmrepl.peer_lag IS
-    'per sync, peer and direction (to: what is pushed there; from: what is applied here); lag in seconds: age of the oldest change that is not there yet, and while that cannot be known, time since it last was good; pushed counts since the server started, applied ones for ever; waits_for: sessions here whose locks applying waits for';
+    'per sync, peer and direction (to: what is pushed there; from: what is applied here); lag_seconds: age of the oldest change that is not there yet, and while that cannot be known, time since it last was good; pushed counts since the server started, applied ones for ever; waits_for: sessions here whose locks applying waits for';
 
 CREATE VIEW mmrepl.status AS
     SELECT coalesce(t.sync, f.sync) AS sync, coalesce(t.peer, f.peer) AS peer,
@@ -144,7 +144,7 @@ CREATE VIEW mmrepl.status AS
            CASE WHEN t.last_changes >= f.last_changes OR f.last_changes IS NULL THEN t.last_iud
                 ELSE f.last_iud END AS last_iud,
            date_trunc('second', t.last_bad) AS last_bad,
-           greatest(t.lag, f.lag) AS lag,
+           greatest(t.lag_seconds, f.lag_seconds) AS lag_seconds,
            t.pending, f.conflicts, f.waits_for, t.last_error
     FROM (SELECT * FROM mmrepl.peer_lag WHERE direction = 'to') AS t
     FULL JOIN (SELECT * FROM mmrepl.peer_lag WHERE direction = 'from') AS f
@@ -154,7 +154,7 @@ CREATE VIEW mmrepl.status AS
     ORDER BY 1, 2;
 GRANT SELECT ON mmrepl.status TO pg_monitor;
 COMMENT ON VIEW mmrepl.status IS
-    'per sync and peer, as this db sees it: state, last time all was well, how long ago, inserts/updates/deletes of the last batch (either way), last failure, lag in seconds (grows while the peer is away), changes that wait, conflicts settled here, sessions here that applying waits for, what is wrong now';
+    'per sync and peer, as this db sees it: state, last time all was well, how long ago, inserts/updates/deletes of the last batch (either way), last failure, lag (grows while the peer is away), changes that wait, conflicts settled here, sessions here that applying waits for, what is wrong now';
 
 CREATE VIEW mmrepl.copy_progress AS
     SELECT p.sync, p.peer, (p.pusher).copy_table AS table_name,
@@ -182,9 +182,9 @@ COMMENT ON VIEW mmrepl.copy_progress IS
     'initial copies that this db sends, or has sent since its server started: totals are estimates; remaining: time, as it goes now';
 
 CREATE VIEW mmrepl.worker_status AS
-    SELECT w.kind AS worker, s.name AS sync, d.name AS db, w.pid,
-           CASE WHEN w.kind <> 'apply' AND w.pid IS NULL AND w.state NOT IN ('starting', 'waiting') THEN 'bad'
-                WHEN w.kind = 'apply' THEN 'receiving'
+    SELECT w.kind, s.name AS sync, d.name AS db, w.pid,
+           CASE WHEN w.kind = 'apply' THEN CASE WHEN a.state = 'idle' THEN 'good' ELSE 'applying' END
+                WHEN w.pid IS NULL AND w.state NOT IN ('starting', 'waiting') THEN 'bad'
                 ELSE w.state END AS state,
            date_trunc('second', w.launched) AS started, date_trunc('second', w.last_good) AS last_good, w.failures,
            CASE WHEN w.pid IS NULL THEN date_trunc('second', w.retry_at) END AS retry_at,
@@ -192,6 +192,7 @@ CREATE VIEW mmrepl.worker_status AS
     FROM mmrepl._workers() AS w
     LEFT JOIN mmrepl.sync AS s ON s.sync_id = w.sync_id
     LEFT JOIN mmrepl.db AS d ON d.node_id = w.node_id
+    LEFT JOIN pg_stat_activity AS a ON a.pid = w.pid
     WHERE (w.dboid IS NULL
            OR w.dboid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
       AND (w.pid IS NOT NULL OR w.kind <> 'apply')
@@ -285,7 +286,8 @@ CREATE VIEW mmrepl.sequences AS
            coalesce(m.seq_mode, CASE WHEN m.multi_master THEN 'interleave'
                                      WHEN m.used THEN 'copy' END) AS mode,
            s.last_value, s.increment_by, t.old_increment, m.relgroups, m.syncs,
-           CASE WHEN m.relid IS NULL THEN 'no such sequence here' END AS problem
+           CASE WHEN m.relid IS NULL THEN 'no such sequence here'
+                WHEN m.used THEN mmrepl._sequence_problem(m.nspname, m.relname) END AS problem
     FROM mmrepl._member AS m
     LEFT JOIN pg_sequences AS s ON s.schemaname = m.nspname AND s.sequencename = m.relname
     LEFT JOIN mmrepl.sequence_state AS t ON t.nspname = m.nspname AND t.relname = m.relname
@@ -341,7 +343,7 @@ CREATE VIEW mmrepl.metrics AS
     )
     SELECT 'mmrepl_up' AS name, s.labels,
            (s.state IN ('good', 'pushing', 'copying', 'blocked'))::int::float8 AS value FROM s
-    UNION ALL SELECT 'mmrepl_lag_seconds', p.labels, p.lag::float8 FROM p
+    UNION ALL SELECT 'mmrepl_lag_seconds', p.labels, p.lag_seconds::float8 FROM p
     UNION ALL SELECT 'mmrepl_pending_changes', s.labels, s.pending::float8 FROM s WHERE s.pending IS NOT NULL
     UNION ALL SELECT 'mmrepl_conflicts_total', s.labels, s.conflicts::float8 FROM s WHERE s.conflicts IS NOT NULL
     UNION ALL SELECT 'mmrepl_batches_total', p.labels, p.batches::float8 FROM p WHERE p.batches IS NOT NULL

@@ -153,7 +153,7 @@ sub wait_synced
 		foreach my $node (@nodes)
 		{
 			my ($rc, $out, $err) = $node->psql($db,
-				"SELECT mmrepl.wait_for_sync(name, interval '@{[ $PostgreSQL::Test::Utils::timeout_default ]} s') FROM mmrepl.syncs");
+				"SELECT mmrepl.wait_for_sync(name, @{[ $PostgreSQL::Test::Utils::timeout_default ]}) FROM mmrepl.syncs");
 			next if $rc == 0 && $out !~ /^f/m;
 			fail("all of " . $node->name . " reached the others: $err");
 			diag(_status($_)) foreach @nodes;
