@@ -9,8 +9,7 @@
  * Invariants: no libpq call here blocks except the name lookup inside
  * PQconnectStartParams; every wait serves interrupts and the death of the
  * postmaster.  No conninfo, and no text that was cut out of one, ever gets
- * into a message: libpq's complaints about a conninfo it cannot parse quote
- * it, so they are not passed on.
+ * into a message, nor does the statement that holds it into the log.
  *
  * There is no cancel request (libpq 15 can only send it blocking): a
  * connection that is given up is closed, and the other side notices that by
@@ -19,8 +18,6 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
-
 #include "access/xact.h"
 #include "lib/ilist.h"
 #include "mb/pg_wchar.h"
@@ -28,11 +25,10 @@
 #include "pgstat.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "errors.h"
+#include "conninfo.h"
 #include "link.h"
 #include "mmrepl.h"
 
@@ -42,18 +38,6 @@ struct MmrLink
 	PGconn	   *conn;
 	char	   *name;			/* host:port/dbname */
 	char	   *purpose;
-};
-
-/* What a conninfo may hold. Not: service, options, replication, application_name, client_encoding. */
-static const char *const allowed_options[] = {
-	"host", "hostaddr", "port", "dbname", "user", "password", "passfile",
-	"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl",
-	"sslcrldir", "sslsni", "ssl_min_protocol_version",
-	"ssl_max_protocol_version", "sslnegotiation", "channel_binding",
-	"require_auth", "gssencmode", "krbsrvname", "requirepeer",
-	"target_session_attrs", "connect_timeout", "keepalives",
-	"keepalives_idle", "keepalives_interval", "keepalives_count",
-	"tcp_user_timeout", NULL
 };
 
 /* Given to libpq unless the conninfo says otherwise: a cut network is noticed within some ten seconds. */
@@ -95,8 +79,6 @@ static const char link_session[] =
 static dlist_head links = DLIST_STATIC_INIT(links);
 static bool callback_registered = false;
 
-static PQconninfoOption *link_parse(const char *conninfo);
-static bool option_allowed(const char *keyword);
 static int	link_options(MmrLink *link, PQconninfoOption *options, int timeout,
 						 const char **keywords, const char **values, char *appname);
 static void link_connect(MmrLink *link, PQconninfoOption *options, int timeout);
@@ -111,13 +93,13 @@ static char *link_clean(const char *text);
 void
 mmr_link_check_conninfo(const char *conninfo)
 {
-	PQconninfoFree(link_parse(conninfo));
+	PQconninfoFree(mmr_conninfo_parse(conninfo));
 }
 
 MmrLink *
 mmr_link_open(const char *conninfo, const char *purpose, int timeout)
 {
-	PQconninfoOption *options = link_parse(conninfo);
+	PQconninfoOption *options = mmr_conninfo_parse(conninfo);
 	MmrLink    *volatile link;
 	PGresult   *res;
 
@@ -325,69 +307,6 @@ mmr_link_wait(MmrLink *link, bool want_write)
 	}
 }
 
-/* Parses and checks; caller PQconninfoFrees. */
-static PQconninfoOption *
-link_parse(const char *conninfo)
-{
-	char	   *error = NULL;
-	PQconninfoOption *options = PQconninfoParse(conninfo, &error);
-	const char *refused = NULL;
-	bool		has_dbname = false;
-
-	if (options == NULL)
-	{
-		if (error)
-			PQfreemem(error);	/* may quote a password */
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid connection string"),
-				 errdetail("It is not a list of option = value, or has an option that libpq does not know."),
-				 errhint("Write it as in 'host=pg02 port=5432 dbname=app user=mmrepl password=...'; put a value with spaces or quotes in single quotes. Its text is not shown here because it may hold a password.")));
-	}
-
-	for (PQconninfoOption *o = options; o->keyword != NULL; o++)
-	{
-		if (o->val == NULL)
-			continue;
-		if (strcmp(o->keyword, "dbname") == 0 && o->val[0] != '\0')
-			has_dbname = true;
-		if (!option_allowed(o->keyword))
-			refused = pstrdup(o->keyword);
-	}
-	if (refused || !has_dbname)
-		PQconninfoFree(options);
-
-	if (refused)
-	{
-		StringInfoData list;
-
-		initStringInfo(&list);
-		for (int i = 0; allowed_options[i]; i++)
-			appendStringInfo(&list, "%s%s", i ? ", " : "", allowed_options[i]);
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("connection option \"%s\" is not allowed", refused),
-				 errhint("Options that may be used: %s.", list.data)));
-	}
-	if (!has_dbname)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("connection string names no database"),
-				 errhint("Add dbname=... to it.")));
-	return options;
-}
-
-static bool
-option_allowed(const char *keyword)
-{
-	for (int i = 0; allowed_options[i]; i++)
-	{
-		if (strcmp(allowed_options[i], keyword) == 0)
-			return true;
-	}
-	return false;
-}
-
 /*
  * Fills the arrays for libpq and gives the time for the whole attempt, in
  * seconds: what the conninfo says or else `timeout`, for each host it names.
@@ -433,7 +352,7 @@ link_options(MmrLink *link, PQconninfoOption *options, int timeout,
 static void
 link_connect(MmrLink *link, PQconninfoOption *options, int timeout)
 {
-	const char *keywords[lengthof(allowed_options) + lengthof(link_defaults) + 3];
+	const char *keywords[MMR_CONNINFO_MAX + lengthof(link_defaults) + 3];
 	const char *values[lengthof(keywords)];
 	char		appname[NAMEDATALEN];
 	const int	total = link_options(link, options, timeout, keywords, values, appname);
@@ -540,6 +459,7 @@ link_raise_connect(MmrLink *link, bool timed_out, int timeout)
 	if (timed_out)
 		ereport(ERROR,
 				(errcode(sqlstate),
+				 errhidestmt(true),
 				 errmsg("could not connect to %s", link->name),
 				 errdetail("There was no answer within %d s.", timeout),
 				 errhint("Check that the server runs, its address, port and firewall, or raise \"mmrepl.connect_timeout\".")));
@@ -573,6 +493,7 @@ link_raise_connect(MmrLink *link, bool timed_out, int timeout)
 	}
 	ereport(ERROR,
 			(errcode(sqlstate),
+			 errhidestmt(true),
 			 errmsg("could not connect to %s", link->name),
 			 detail.len ? errdetail_internal("%s", detail.data) : 0));
 }
