@@ -249,7 +249,8 @@ configure() {
 
 # wait_for SERVER: until what was committed there before is applied on the other
 wait_for() {
-	sql "$1" --command="SELECT mmrepl.wait_for_sync('mysync', 60)" >/dev/null
+	[ "$(sql "$1" --command="SELECT mmrepl.wait_for_sync('mysync', 60)")" = t ] ||
+		die "what was written on $1 has not reached the other server within a minute"
 }
 
 settle() {
