@@ -119,6 +119,7 @@ prepare() {
 	trap 'interrupted=1; exit 130' INT
 	trap 'interrupted=1; exit 143' TERM HUP
 	mkdir "$work/logs"
+	mkfifo "$work/now"
 	: >"$work/ledger"
 	[ ${#work} -le 80 ] || die "the name of the directory is too long for a Unix socket: $work (set TMPDIR)"
 

@@ -119,7 +119,23 @@ def accounting(databases, ledger):
             row = json.loads(line[0])
             rows.setdefault(row["session"], []).append(row)
         one_server(database[0], sessions, rows)
-    return sessions
+    example(databases, sessions)
+
+
+def example(databases, sessions):
+    """The life of the session that moved most, and its row."""
+    def moves(past):
+        return sum(a["server"] != b["server"] for a, b in zip(past, past[1:]))
+    most = max(sorted(sessions), key=lambda s: moves(sessions[s]))
+    print("\n   For example session %s: %s." % (most, ", ".join(
+        "%s%s on %s" % ("late " if p["late"] else "", p["status"], p["server"])
+        for p in sessions[most])))
+    for database in databases:
+        print("      %s: %s" % (database[0], psql(database, """
+            SELECT format('radacctid %%s, %%s, %%s to %%s, %%s s, %%s octets out, %%s', radacctid,
+                username, acctstarttime::time, coalesce(acctstoptime::time::text, 'now'),
+                acctsessiontime, acctoutputoctets, acctterminatecause)
+            FROM radacct WHERE acctsessionid = '%s'""" % most)[0][0]))
 
 
 def one_server(name, sessions, rows):

@@ -4,6 +4,7 @@
 # `make demo` builds mmrepl into a private PostgreSQL and then runs this (scripts/with_server.sh): as an ordinary
 # user, with that PostgreSQL first in PATH and MMR_WORK naming a directory of its own. It tells what it does, shows
 # mmrepl.status at each step and proves the end. Exit status 0 only if every check held.
+# CUT=silent cuts the connection without telling anybody, as a pulled cable does.
 # KEEP=1 leaves all of it running and says how to look at it and how to stop it.
 set -Eeuo pipefail
 
@@ -107,13 +108,16 @@ status
 # ---------------------------------------------------------------------------------------------------------------
 heading "The connection between the databases is cut"
 
-network down
-cut=$SECONDS
 cat <<END
-The servers go on alone, and the clients switch back and forth: what was begun
-on one is updated and stopped on the other, which knows nothing of it.
+In the middle of traffic. The servers go on alone, and the clients switch back
+and forth: what was begun on one is updated and stopped on the other, which
+knows nothing of it.
 END
-nas acct Interim D:1-60 aaa02
+NAS_TELL="30 $work/now" nas acct Interim D:1-60 aaa02 & one=$!
+read -r <"$work/now"
+network "${CUT:-down}"
+cut=$SECONDS
+join $one
 nas acct Stop D:1-60 aaa02
 nas acct Interim E:1-60 aaa01
 nas acct Start F:1-60 aaa01
@@ -136,7 +140,6 @@ status
 # ---------------------------------------------------------------------------------------------------------------
 heading "aaa02's PostgreSQL is killed in the middle of it (SIGKILL)"
 
-mkfifo "$work/now"
 NAS_CHUNK=100 NAS_RATE=500 NAS_TELL="130 $work/now" nas acct Start K:1-300 aaa02 aaa01 >"$work/k" & one=$!
 read -r <"$work/now"
 killed=$(date +%s.%N)
