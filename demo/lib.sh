@@ -260,17 +260,56 @@ settle() {
 	status
 }
 
+# mmrepl.status of both, one under the other
 status() {
+	local n=aaa01 query
+	echo
+	echo "   mmrepl.status:"
+	query="SELECT :'on' AS on, sync, peer, state, last_good::timestamp(0)::time AS last_good, time, last_iud,
+			last_bad::timestamp(0)::time AS last_bad, lag, pending, conflicts,
+			coalesce(' waits for ' || waits_for, '') || coalesce(left(split_part(last_error, E'\n', 1), 90), '') AS last_error
+		FROM mmrepl.status"
+	{
+		for n in aaa01 aaa02; do
+			echo "$query" | psql -XqA -F '|' -P footer=off -v on="$n" -h "$work/$n" -p "${db_port[$n]}" \
+				-U postgres -d radius 2>/dev/null || echo "$n|||down"
+		done
+	} | awk -F '|' '
+		/^on\|/ && seen++ { next }
+		{ line[++n] = $0; for (i = 1; i <= NF; i++) if (length($i) > width[i]) width[i] = length($i) }
+		END {
+			for (l = 1; l <= n; l++) {
+				text = ""
+				fields = split(line[l], value, "|")
+				for (i = 1; i <= fields; i++) text = text sprintf("  %-" width[i] "s", value[i])
+				sub(/ +$/, "", text)
+				print " " text
+			}
+		}'
+	echo
+}
+
+# what mmrepl.conflict_history says of one user's reply
+conflict_lines() {
 	local n
 	for n in aaa01 aaa02; do
-		echo
-		psql -X -P footer=off -h "$work/$n" -p "${db_port[$n]}" -U postgres -d radius \
-			-c "SELECT * FROM mmrepl.status" 2>/dev/null | sed 's/^/   /' || echo "   $n: its database is down"
+		sql $n --command="
+			SELECT format(E'   conflict_history of $n: %s.%s %s\n      %s: %L written on %s at %s met %L written on %s at %s: %s',
+				schemaname, tablename, key, conflict_type, local_row ->> 'value', local_db, local_time::time,
+				remote_row ->> 'value', remote_db, remote_time::time, resolution)
+			FROM mmrepl.conflict_history WHERE tablename = 'radreply'"
 	done
 }
 
-conflicts() {
-	:
+# how many conflicts of which kind, both servers
+conflict_counts() {
+	local n
+	echo "Conflicts settled, newest wins, each with both rows in mmrepl.conflict_history:"
+	for n in aaa01 aaa02; do
+		sql $n -F ' ' --command="
+			SELECT format('   on %s: %s %s of %s, %s', '$n', conflicts, conflict_type, tablename, resolution)
+			FROM mmrepl.conflict_summary"
+	done
 }
 
 # ------------------------------------------------------------------------------------------------------------ clients

@@ -102,7 +102,7 @@ for n in aaa01 aaa02; do
 	echo "   $n answers user007: $reply"
 	check "$n: the newest edit stands (7200)" "${reply/Session-Timeout = 7200/}" != "$reply"
 done
-conflicts "relname = 'radreply'"
+conflict_lines
 status
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ wait_for aaa01
 wait_for aaa02
 echo "Both have everything $(echo "$healed $(date +%s.%N)" | awk '{printf "%.1f", $2 - $1}') s after that."
 status
-conflicts "relname <> 'radreply'"
+conflict_counts
 echo "The day goes on. Late Interim-Updates, after the Stop has arrived everywhere, change nothing:"
 nas acct Late F:1-60 aaa02
 nas acct Late G:1-60 aaa02
