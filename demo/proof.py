@@ -103,9 +103,11 @@ def accounting(databases, ledger):
                   if any(p["status"] == "Stop" for p in past))
     moved = sum(1 for past in sessions.values()
                 if len(set(p["server"] for p in past)) > 1)
-    print("\n   %d sessions, %d of them stopped, %d used both servers; %d records "
-          "met a dead\n   server and went to the other one.\n" %
-          (len(sessions), stopped, moved, unanswered))
+    print("""
+   %d sessions, %d of them stopped, %d used both servers; %d records met a dead
+   server and went to the other one. A row of radacct holds a session's latest state:
+   its last acknowledged record must be in it, whichever servers the earlier ones met.
+""" % (len(sessions), stopped, moved, unanswered))
 
     for database in databases:
         rows = {}
