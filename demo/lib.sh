@@ -1,9 +1,8 @@
 # lib.sh: what run.sh says in words, done. Sourced by run.sh, which sets here and work.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 
 declare -A db_port link_port auth_port acct_port
 failed=0
-done_well=
 
 heading() {
 	echo
@@ -16,12 +15,14 @@ die() {
 	exit 1
 }
 
-# check TEXT OPERAND OPERATOR OPERAND: says whether it holds, and remembers if not
+# check TEXT COMMAND...: says whether it holds, and remembers if not
 check() {
-	if [ "$2" "$3" "$4" ]; then
-		echo "   ok      $1"
+	local text=$1
+	shift
+	if "$@"; then
+		echo "   ok      $text"
 	else
-		echo "   NOT OK  $1"
+		echo "   NOT OK  $text"
 		failed=1
 	fi
 }
@@ -31,16 +32,22 @@ check() {
 # what was started, by process id, one a line
 started() { echo "$1" >>"$work/pids"; }
 
+# signal NAME: to those of them that still are what they were
+signal() {
+	local pid
+	[ ! -e "$work/pids" ] || while read -r pid; do
+		! grep -qF "$work" "/proc/$pid/cmdline" 2>/dev/null || kill -s "$1" "$pid" || true
+	done <"$work/pids"
+}
+
 stop_all() {
-	local pid f
-	[ ! -e "$work/pids" ] || while read -r pid; do kill "$pid" 2>/dev/null || true; done <"$work/pids"
+	local f
+	signal TERM
 	for f in "$work"/*/data/postmaster.pid; do
 		[ ! -e "$f" ] || pg_ctl -D "${f%/*}" -m immediate stop >/dev/null 2>&1 || true
 	done
-	[ ! -e "$work/pids" ] || while read -r pid; do
-		for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null || break; sleep 0.05; done
-		kill -9 "$pid" 2>/dev/null || true
-	done <"$work/pids"
+	sleep 0.3
+	signal KILL
 }
 
 leave() {
@@ -76,7 +83,7 @@ keep() {
 		echo "#!/bin/bash"
 		echo "# stops the demonstration and removes it"
 		echo "export PATH='$PATH'; work='$work'"
-		declare -f stop_all
+		declare -f signal stop_all
 		echo "stop_all; rm -rf '$MMR_WORK'"
 	} >"$work/stop"
 	chmod +x "$work/stop"
@@ -98,7 +105,6 @@ finish() {
 	echo
 	if [ $failed = 0 ]; then
 		echo "All checks held. $((SECONDS - began)) seconds."
-		done_well=1
 		exit 0
 	fi
 	exit 1
