@@ -1,0 +1,159 @@
+/*-------------------------------------------------------------------------
+ * dblist.c
+ *	  Lists of dbs with roles, as add_dbgroup and add_sync take them.
+ *
+ * Floor 4.
+ * Reads: db.  Writes: dbgroup_db.
+ * Runs in: backends that configure.
+ *
+ * Invariant: pos of a db in a group never changes while it is in it.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "dblist.h"
+#include "names.h"
+#include "sqlrun.h"
+
+typedef struct Entry
+{
+	char	   *db;
+	const char *role;
+} Entry;
+
+/* Bucardo's words are understood too. */
+static const char *
+role_of(const char *word)
+{
+	if (strcmp(word, "source") == 0 || strcmp(word, "master") == 0)
+		return "source";
+	if (strcmp(word, "target") == 0 || strcmp(word, "slave") == 0 ||
+		strcmp(word, "replica") == 0)
+		return "target";
+	return NULL;
+}
+
+/* A db's name may have a colon in it: what is a name as a whole is a name. */
+static Entry *
+parse_element(const char *element, bool first)
+{
+	Entry	   *entry = palloc(sizeof(Entry));
+	char	   *colon;
+
+	entry->db = pstrdup(element);
+	entry->role = first ? "source" : "target";
+	colon = strrchr(entry->db, ':');
+	if (colon == NULL || mmr_names_exists("db", entry->db))
+		return entry;
+
+	*colon = '\0';
+	entry->role = role_of(colon + 1);
+	if (entry->role == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown role \"%s\" of db \"%s\"", colon + 1, entry->db),
+				 errhint("A db is a source (its changes go to the others, and it gets theirs) or a target (it only gets them).")));
+	return entry;
+}
+
+static List *
+parse(List *elements)
+{
+	List	   *entries = NIL;
+	bool		source = false;
+	ListCell   *lc,
+			   *lo;
+
+	if (elements == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("no db is named"),
+				 errhint("Name them as in '{aaa01:source,aaa02:source}'.")));
+	foreach(lc, elements)
+	{
+		Entry	   *entry = parse_element(lfirst(lc), entries == NIL);
+
+		mmr_names_require("db", entry->db);
+		foreach(lo, entries)
+		{
+			if (strcmp(((Entry *) lfirst(lo))->db, entry->db) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_OBJECT),
+						 errmsg("db \"%s\" is named twice", entry->db)));
+		}
+		source |= strcmp(entry->role, "source") == 0;
+		entries = lappend(entries, entry);
+	}
+	if (!source)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("none of the dbs is a source"),
+				 errhint("Make at least one a source, as in '{aaa01:source,aaa02:target}'.")));
+	return entries;
+}
+
+void
+mmr_dblist_store(const char *dbgroup, List *elements)
+{
+	List	   *entries = parse(elements);
+	ListCell   *lc;
+
+	/* those that go first, so that their places are free */
+	foreach(lc, entries)
+	{
+		Entry	   *entry = lfirst(lc);
+		const char *args[2] = {dbgroup, entry->db};
+
+		mmr_sqlrun_exec("UPDATE mmrepl.dbgroup_db SET pos = -pos WHERE dbgroup = $1"
+						" AND node_id = (SELECT node_id FROM mmrepl.db WHERE name = $2)", 2, args);
+	}
+	mmr_sqlrun_exec("DELETE FROM mmrepl.dbgroup_db WHERE dbgroup = $1 AND pos > 0", 1, &dbgroup);
+	mmr_sqlrun_exec("UPDATE mmrepl.dbgroup_db SET pos = -pos WHERE dbgroup = $1", 1, &dbgroup);
+
+	foreach(lc, entries)
+	{
+		Entry	   *entry = lfirst(lc);
+		const char *args[3] = {dbgroup, entry->db, entry->role};
+
+		mmr_sqlrun_exec("INSERT INTO mmrepl.dbgroup_db (dbgroup, node_id, role, pos)"
+						" SELECT $1, d.node_id, $3,"
+						" (SELECT min(p.pos) FROM generate_series(1, 1 + (SELECT count(*) FROM mmrepl.dbgroup_db WHERE dbgroup = $1)) AS p(pos)"
+						"  WHERE NOT EXISTS (SELECT FROM mmrepl.dbgroup_db o WHERE o.dbgroup = $1 AND o.pos = p.pos))"
+						" FROM mmrepl.db d WHERE d.name = $2"
+						" ON CONFLICT (dbgroup, node_id) DO UPDATE SET role = excluded.role", 3, args);
+	}
+}
+
+bool
+mmr_dblist_same(const char *dbgroup, List *elements)
+{
+	List	   *entries = parse(elements);
+	ListCell   *lc;
+
+	if (list_length(mmr_dblist_node_ids(dbgroup)) != list_length(entries))
+		return false;
+	foreach(lc, entries)
+	{
+		Entry	   *entry = lfirst(lc);
+		const char *args[3] = {dbgroup, entry->db, entry->role};
+
+		if (mmr_sqlrun_exec("SELECT 1 FROM mmrepl.dbgroup_db g JOIN mmrepl.db d ON d.node_id = g.node_id"
+							" WHERE g.dbgroup = $1 AND d.name = $2 AND g.role = $3", 3, args) == 0)
+			return false;
+	}
+	return true;
+}
+
+List *
+mmr_dblist_node_ids(const char *dbgroup)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, mmr_sqlrun_texts("SELECT node_id FROM mmrepl.dbgroup_db WHERE dbgroup = $1"
+								 " ORDER BY pos", 1, &dbgroup))
+		result = lappend_int(result, pg_strtoint32(lfirst(lc)));
+	return result;
+}

@@ -1,0 +1,298 @@
+-- The configuration as one document, and what other dbs call to read, lock and replace it.
+
+ALTER TABLE mmrepl.local_node ADD COLUMN config_id uuid;   -- which configuration this db is part of; NULL: none
+COMMENT ON COLUMN mmrepl.local_node.config_id IS 'given by the first add_db; dbs with different ones never take each other''s configuration';
+
+CREATE FUNCTION mmrepl._protocol_version() RETURNS int4
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_protocol_version';
+REVOKE ALL ON FUNCTION mmrepl._protocol_version() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._protocol_version() IS
+    'takes nothing; gives the version of what goes over the wire between dbs';
+
+-- Tables are read with the owner's rights: peers call this with EXECUTE alone.
+CREATE FUNCTION mmrepl._config_document() RETURNS jsonb
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.jsonb_build_object(
+        'format', 1,
+        'config_id', l.config_id,
+        'version', l.config_version,
+        'author', l.config_author,
+        'next_node_id', l.next_node_id,
+        'next_sync_id', l.next_sync_id,
+        'db', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(t) ORDER BY t.node_id), '[]') FROM mmrepl.db t),
+        'dbgroup', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(t) ORDER BY t.name), '[]') FROM mmrepl.dbgroup t),
+        'dbgroup_db', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(t) ORDER BY t.dbgroup, t.pos), '[]') FROM mmrepl.dbgroup_db t),
+        'rel', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(t) ORDER BY t.nspname, t.relname), '[]') FROM mmrepl.rel t),
+        'relgroup', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(t) ORDER BY t.name), '[]') FROM mmrepl.relgroup t),
+        'relgroup_rel', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(t) ORDER BY t.relgroup, t.nspname, t.relname), '[]') FROM mmrepl.relgroup_rel t),
+        'sync', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(t) ORDER BY t.sync_id), '[]') FROM mmrepl.sync t))
+    FROM mmrepl.local_node l
+$$;
+REVOKE ALL ON FUNCTION mmrepl._config_document() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._config_document() IS
+    'takes nothing; gives the configuration as one document, connection strings included: secret';
+
+CREATE FUNCTION mmrepl._config_replace(doc jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM mmrepl.sync;
+    DELETE FROM mmrepl.relgroup_rel;
+    DELETE FROM mmrepl.relgroup;
+    DELETE FROM mmrepl.rel;
+    DELETE FROM mmrepl.dbgroup_db;
+    DELETE FROM mmrepl.dbgroup;
+    DELETE FROM mmrepl.db;
+    INSERT INTO mmrepl.db SELECT * FROM jsonb_populate_recordset(NULL::mmrepl.db, doc->'db');
+    INSERT INTO mmrepl.dbgroup SELECT * FROM jsonb_populate_recordset(NULL::mmrepl.dbgroup, doc->'dbgroup');
+    INSERT INTO mmrepl.dbgroup_db SELECT * FROM jsonb_populate_recordset(NULL::mmrepl.dbgroup_db, doc->'dbgroup_db');
+    INSERT INTO mmrepl.rel SELECT * FROM jsonb_populate_recordset(NULL::mmrepl.rel, doc->'rel');
+    INSERT INTO mmrepl.relgroup SELECT * FROM jsonb_populate_recordset(NULL::mmrepl.relgroup, doc->'relgroup');
+    INSERT INTO mmrepl.relgroup_rel SELECT * FROM jsonb_populate_recordset(NULL::mmrepl.relgroup_rel, doc->'relgroup_rel');
+    INSERT INTO mmrepl.sync SELECT * FROM jsonb_populate_recordset(NULL::mmrepl.sync, doc->'sync');
+    UPDATE mmrepl.local_node SET
+        config_id = (doc->>'config_id')::uuid,
+        config_version = coalesce((doc->>'version')::int8, 0),
+        config_author = coalesce((doc->>'author')::int4, 0),
+        next_node_id = coalesce((doc->>'next_node_id')::int4, 1),
+        next_sync_id = coalesce((doc->>'next_sync_id')::int4, 1);
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._config_replace(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._config_replace(jsonb) IS
+    'takes a document; puts it in place of the tables'' rows, and nothing else: see _config_receive; of {} it makes an empty configuration';
+
+CREATE FUNCTION mmrepl._config_state(lock bool,
+        OUT node_id int4, OUT config_id uuid, OUT config_version int8, OUT config_author int4,
+        OUT system_identifier int8, OUT database_oid oid)
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_config_state';
+REVOKE ALL ON FUNCTION mmrepl._config_state(bool) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._config_state(bool) IS
+    'takes whether to lock the configuration until the transaction ends; gives who this db is (node_id 0: none yet) and which version of which configuration it holds; raises 55P03 when another session changes it';
+
+CREATE FUNCTION mmrepl._config_receive(doc jsonb, node_id int4, strict bool) RETURNS bool
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_config_receive';
+REVOKE ALL ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) IS
+    'takes a document, the id this db has in it, and whether to refuse what this server has no worker slots for (then the caller settles the sequences); replaces the configuration if the document is newer (false: it is the same), makes triggers and sequences what it says; raises MR008 when it is older or of another configuration, MR004 when it means another database';
+
+-- What can be replicated, and what fits together.
+
+CREATE FUNCTION mmrepl._member_problem(member regclass) RETURNS text
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_member_problem';
+REVOKE ALL ON FUNCTION mmrepl._member_problem(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._member_problem(regclass) IS
+    'takes a table or sequence of a sync; gives what is wrong with its capture triggers or its increment here, or NULL';
+
+CREATE FUNCTION mmrepl._key_problem(tbl oid, key_index name) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    what text;
+    i record;
+    nullable text;
+BEGIN
+    IF key_index IS NULL THEN
+        SELECT x.* INTO i FROM pg_index x WHERE x.indrelid = tbl AND x.indisprimary;
+        IF NOT FOUND THEN
+            RETURN 'has no primary key';
+        END IF;
+        what := 'primary key';
+    ELSE
+        SELECT x.* INTO i FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
+            WHERE x.indrelid = tbl AND c.relname = key_index;
+        what := format('index "%s"', key_index);
+        IF NOT FOUND THEN
+            RETURN format('has no %s', what);
+        END IF;
+    END IF;
+    IF NOT i.indisunique THEN
+        RETURN format('%s is not unique', what);
+    ELSIF NOT i.indimmediate THEN
+        RETURN format('%s is deferrable', what);
+    ELSIF i.indpred IS NOT NULL THEN
+        RETURN format('%s is partial', what);
+    ELSIF i.indexprs IS NOT NULL THEN
+        RETURN format('%s has an expression', what);
+    ELSIF NOT i.indisvalid THEN
+        RETURN format('%s is not valid', what);
+    END IF;
+    SELECT string_agg(format('"%s"', a.attname), ', ' ORDER BY a.attnum) INTO nullable
+        FROM pg_attribute a
+        WHERE a.attrelid = tbl AND NOT a.attnotnull
+          AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]);
+    IF nullable IS NOT NULL THEN
+        RETURN format('%s has columns that may be NULL: %s', what, nullable);
+    END IF;
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._key_problem(oid, name) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._key_problem(oid, name) IS
+    'takes a table and the name of an index of it, or NULL for the primary key; gives why that cannot identify its rows, or NULL';
+
+CREATE FUNCTION mmrepl._describe_member(nsp name, rel name, kind "char", key_index name, deep bool) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c record;
+    problem text;
+    hint text;
+    cols jsonb;
+    keys jsonb;
+BEGIN
+    SELECT k.oid, k.relkind, k.relpersistence INTO c
+        FROM pg_class k JOIN pg_namespace n ON n.oid = k.relnamespace
+        WHERE n.nspname = nsp AND k.relname = rel;
+    IF NOT FOUND THEN
+        problem := 'does not exist';
+        hint := 'Create it on all dbs first.';
+    ELSIF c.relpersistence = 't' THEN
+        problem := 'is temporary';
+    ELSIF nsp = 'mmrepl' THEN
+        problem := 'belongs to mmrepl itself';
+    ELSIF nsp = 'information_schema' OR nsp LIKE 'pg\_%' THEN
+        problem := 'belongs to the system';
+    ELSIF kind = 'S' AND c.relkind <> 'S' THEN
+        problem := 'is not a sequence';
+    ELSIF kind = 'r' AND c.relkind <> 'r' THEN
+        problem := CASE c.relkind
+            WHEN 'p' THEN 'is a partitioned table' WHEN 'f' THEN 'is a foreign table' WHEN 'v' THEN 'is a view'
+            WHEN 'm' THEN 'is a materialized view' ELSE 'is not a table' END;
+        IF c.relkind = 'p' THEN
+            hint := 'It holds no rows itself: add its partitions.';
+        END IF;
+    ELSIF c.relpersistence = 'u' THEN
+        problem := 'is unlogged';
+        hint := 'Make it logged: ALTER TABLE ... SET LOGGED.';
+    ELSIF kind = 'r' THEN
+        problem := mmrepl._key_problem(c.oid, key_index);
+        hint := CASE WHEN problem IS NOT NULL THEN
+            'Add a primary key, or name a unique index of NOT NULL columns, neither partial nor deferrable: mmrepl.add_table(..., key => ''index'').' END;
+    END IF;
+
+    IF problem IS NULL AND deep THEN
+        problem := mmrepl._member_problem(c.oid);
+    END IF;
+    IF c.oid IS NOT NULL AND kind = 'r' THEN
+        SELECT jsonb_object_agg(a.attname,
+                format_type(a.atttypid, a.atttypmod)
+                || CASE WHEN a.attcollation <> t.typcollation
+                   THEN (SELECT format(' collate %I', l.collname) FROM pg_collation l WHERE l.oid = a.attcollation)
+                   ELSE '' END
+                || CASE WHEN a.attgenerated <> '' THEN ' generated' ELSE '' END)
+            INTO cols
+            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped;
+        SELECT jsonb_agg(a.attname ORDER BY o.n) INTO keys
+            FROM pg_index x
+            JOIN pg_class k ON k.oid = x.indexrelid
+            CROSS JOIN LATERAL unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) WITH ORDINALITY AS o(attnum, n)
+            JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = o.attnum
+            WHERE x.indrelid = c.oid
+              AND CASE WHEN key_index IS NULL THEN x.indisprimary ELSE k.relname = key_index END;
+    ELSIF c.oid IS NOT NULL AND c.relkind = 'S' THEN
+        SELECT jsonb_build_object('values', format_type(s.seqtypid, NULL)) INTO cols
+            FROM pg_sequence s WHERE s.seqrelid = c.oid;
+    END IF;
+    RETURN jsonb_build_object('name', format('%I.%I', nsp, rel), 'problem', problem, 'hint', hint,
+        'columns', coalesce(cols, '{}'), 'key', keys, 'exists', c.oid IS NOT NULL);
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._describe_member(name, name, "char", name, bool) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._describe_member(name, name, "char", name, bool) IS
+    'takes schema, name, kind (r, S) and key index of a member, and whether to look at its triggers too; gives what it is like in this database, and why it cannot be replicated (problem, hint)';
+
+CREATE FUNCTION mmrepl._describe_members(members jsonb, deep bool) RETURNS jsonb
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(pg_catalog.jsonb_agg(mmrepl._describe_member((m.v->>'n')::name, (m.v->>'r')::name,
+            (m.v->>'k')::"char", (m.v->>'i')::name, deep) ORDER BY m.n), '[]')
+    FROM pg_catalog.jsonb_array_elements(members) WITH ORDINALITY AS m(v, n)
+$$;
+REVOKE ALL ON FUNCTION mmrepl._describe_members(jsonb, bool) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._describe_members(jsonb, bool) IS
+    'takes members as an array of {n: schema, r: name, k: kind, i: key index}; gives the array of their _describe_member';
+
+CREATE FUNCTION mmrepl._compare_members(descriptions jsonb) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m int;
+    member text;
+    r record;
+BEGIN
+    FOR m IN 0 .. coalesce(jsonb_array_length(descriptions->0->'members'), 0) - 1 LOOP
+        member := descriptions->0->'members'->m->>'name';
+        -- each by itself: what is wrong on several dbs is told once
+        FOR r IN SELECT d.v->'members'->m->>'problem' AS problem,
+                        string_agg(format('"%s"', d.v->>'db'), ', ' ORDER BY d.n) AS dbs
+            FROM jsonb_array_elements(descriptions) WITH ORDINALITY AS d(v, n)
+            WHERE d.v->'members'->m->>'problem' IS NOT NULL
+            GROUP BY 1 ORDER BY min(d.n)
+        LOOP
+            RETURN NEXT format('%s: %s on %s', member, r.problem, r.dbs);
+        END LOOP;
+        -- columns: one line for each that is not the same everywhere
+        FOR r IN SELECT c.col, string_agg(format('%s on "%s"', coalesce(d.v->'members'->m->'columns'->>c.col, 'missing'), d.v->>'db'), ', ' ORDER BY d.n) AS types
+            FROM (SELECT DISTINCT jsonb_object_keys(x.v->'members'->m->'columns') AS col
+                  FROM jsonb_array_elements(descriptions) AS x(v)) c
+            CROSS JOIN jsonb_array_elements(descriptions) WITH ORDINALITY AS d(v, n)
+            WHERE (d.v->'members'->m->>'exists')::bool
+            GROUP BY c.col
+            HAVING count(DISTINCT coalesce(d.v->'members'->m->'columns'->>c.col, '')) > 1
+            ORDER BY c.col
+        LOOP
+            RETURN NEXT format('%s: column "%s" is %s', member, r.col, r.types);
+        END LOOP;
+        FOR r IN SELECT string_agg(format('(%s) on "%s"',
+                        (SELECT string_agg(k, ', ') FROM jsonb_array_elements_text(d.v->'members'->m->'key') AS k),
+                        d.v->>'db'), ', ' ORDER BY d.n) AS keys
+            FROM jsonb_array_elements(descriptions) WITH ORDINALITY AS d(v, n)
+            WHERE jsonb_typeof(d.v->'members'->m->'key') = 'array'
+            HAVING count(DISTINCT d.v->'members'->m->'key') > 1
+        LOOP
+            RETURN NEXT format('%s: the key is %s', member, r.keys);
+        END LOOP;
+    END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._compare_members(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._compare_members(jsonb) IS
+    'takes an array of {db, members: as _describe_members gave it there}; gives a line for each thing that is wrong on a db or differs between them';
+
+CREATE FUNCTION mmrepl._find_members(schemas jsonb, exclude jsonb, kind "char",
+        OUT nspname name, OUT relname name, OUT key name, OUT problem text) RETURNS SETOF record
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT n.nspname, c.relname, r.key_index,
+        CASE WHEN EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+             THEN 'belongs to an extension'
+             ELSE mmrepl._describe_member(n.nspname, c.relname, $3, r.key_index, false)->>'problem' END
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN mmrepl.rel r ON r.nspname = n.nspname AND r.relname = c.relname AND r.kind = $3
+    WHERE CASE WHEN $3 = 'S' THEN c.relkind = 'S' ELSE c.relkind IN ('r', 'p', 'f', 'v', 'm') END
+      AND n.nspname NOT IN ('mmrepl', 'information_schema') AND n.nspname NOT LIKE 'pg\_%'
+      AND ($1 IS NULL OR $1 ? n.nspname)
+      AND NOT EXISTS (SELECT FROM jsonb_array_elements_text($2) AS x(pattern)
+            WHERE c.relname LIKE replace(replace(replace(x.pattern, '\', '\\'), '_', '\_'), '*', '%')
+               OR n.nspname || '.' || c.relname LIKE replace(replace(replace(x.pattern, '\', '\\'), '_', '\_'), '*', '%'))
+    ORDER BY n.nspname, c.relname
+$$;
+REVOKE ALL ON FUNCTION mmrepl._find_members(jsonb, jsonb, "char") FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._find_members(jsonb, jsonb, "char") IS
+    'takes schemas (NULL: all but the system''s), patterns of what to leave out, a kind (r, S); gives what there is in this database, its key if it was added before, and why it cannot be replicated';
+
