@@ -9,6 +9,8 @@ SELECT mmrepl.kick(), mmrepl.kick(timeout => 5), mmrepl.wait_for_sync(), mmrepl.
 -- unknown sync, bad timeout
 SELECT mmrepl.kick('nix');
 SELECT mmrepl.wait_for_sync('nix', 1);
+SELECT mmrepl.pause('nix');
+SELECT mmrepl.resume('nix');
 SELECT mmrepl.kick(timeout => -1);
 SELECT mmrepl.wait_for_sync(timeout => 'nan');
 
@@ -48,6 +50,8 @@ GRANT USAGE ON SCHEMA mmrepl TO mmr_nobody;
 SET ROLE mmr_nobody;
 SELECT mmrepl.start();
 SELECT mmrepl.stop();
+SELECT mmrepl.pause('nix');
+SELECT mmrepl.resume('nix');
 SELECT mmrepl.kick();
 SELECT mmrepl.wait_for_sync();
 SELECT mmrepl._wake();

@@ -26,6 +26,7 @@
 #include "utils/wait_event.h"
 
 #include "catalog.h"
+#include "config.h"
 #include "errors.h"
 #include "membership.h"
 #include "node.h"
@@ -35,6 +36,8 @@
 
 PG_FUNCTION_INFO_V1(mmrepl_start);
 PG_FUNCTION_INFO_V1(mmrepl_stop);
+PG_FUNCTION_INFO_V1(mmrepl_pause);
+PG_FUNCTION_INFO_V1(mmrepl_resume);
 PG_FUNCTION_INFO_V1(mmrepl_kick);
 PG_FUNCTION_INFO_V1(mmrepl_wait_for_sync);
 
@@ -119,6 +122,45 @@ no_such_sync(const char *name)
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("sync \"%s\" does not exist", name),
 			 errhint("The view mmrepl.syncs shows those there are.")));
+}
+
+static void
+set_paused(const char *name, bool paused)
+{
+	MmrSession	save;
+	Oid			argtypes[2] = {TEXTOID, BOOLOID};
+	Datum		values[2];
+
+	mmr_config_begin();
+
+	if (!mmr_session_become_owner(&save))
+		elog(ERROR, "the extension has gone");
+	values[0] = CStringGetTextDatum(name);
+	values[1] = BoolGetDatum(paused);
+	SPI_connect();
+	if (SPI_execute_with_args("UPDATE mmrepl.sync SET paused = $2 WHERE name = $1",
+							  2, argtypes, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write table sync");
+	if (SPI_processed == 0)
+		no_such_sync(name);
+	SPI_finish();
+	mmr_session_restore(&save);
+
+	mmr_config_publish(NIL);
+}
+
+Datum
+mmrepl_pause(PG_FUNCTION_ARGS)
+{
+	set_paused(text_to_cstring(PG_GETARG_TEXT_PP(0)), true);
+	PG_RETURN_VOID();
+}
+
+Datum
+mmrepl_resume(PG_FUNCTION_ARGS)
+{
+	set_paused(text_to_cstring(PG_GETARG_TEXT_PP(0)), false);
+	PG_RETURN_VOID();
 }
 
 /* ---------- kick, wait_for_sync ---------- */

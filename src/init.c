@@ -15,7 +15,6 @@
 #include "fmgr.h"
 
 #include "capture.h"
-#include "capture.h"
 #include "guc.h"
 #include "launcher.h"
 #include "shared.h"

@@ -18,6 +18,18 @@ REVOKE ALL ON FUNCTION mmrepl.stop() FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl.stop() IS
     'at commit: stops replication of this database alone, to and from it, until mmrepl.start(), over restarts too; changes are still captured; no worker stays connected, so the database can be copied by CREATE DATABASE ... TEMPLATE, renamed or dropped; for the owner of the extension and superusers';
 
+CREATE FUNCTION mmrepl.pause(sync text) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mmrepl_pause';
+REVOKE ALL ON FUNCTION mmrepl.pause(text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.pause(text) IS
+    'takes the name of a sync; pauses it on all its dbs until mmrepl.resume(sync), over restarts too; changes are still captured; raises 42704 for an unknown sync';
+
+CREATE FUNCTION mmrepl.resume(sync text) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mmrepl_resume';
+REVOKE ALL ON FUNCTION mmrepl.resume(text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.resume(text) IS
+    'takes the name of a sync; lets it go on, on all its dbs; raises 42704 for an unknown sync';
+
 CREATE FUNCTION mmrepl.kick(sync text DEFAULT NULL, timeout float8 DEFAULT NULL) RETURNS bool
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mmrepl_kick';
 REVOKE ALL ON FUNCTION mmrepl.kick(text, float8) FROM PUBLIC;
