@@ -73,11 +73,20 @@ static const char *const sql_probe =
 
 /* ---- keeping connection strings out of the log ---- */
 
+/* Also says what to do about a connection that fails. */
 static void
-hide_statement(void *arg)
+guard_statement(void *arg)
 {
+	int			class = ERRCODE_TO_CATEGORY(geterrcode());
+
 	(void) arg;
 	errhidestmt(true);
+	if (class == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION))
+		errhint("Is the server running, and does it accept connections from this one? The connection string is used by the server's own user, here and on the other dbs.");
+	else if (class == ERRCODE_TO_CATEGORY(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION))
+		errhint("Check user and password in the connection string, and pg_hba.conf of that server.");
+	else if (geterrcode() == ERRCODE_INVALID_CATALOG_NAME)
+		errhint("Check dbname in the connection string, or create that database first.");
 }
 
 /* ---- looking at a database ---- */
@@ -281,7 +290,7 @@ mmrepl_add_db(PG_FUNCTION_ARGS)
 {
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
-		.callback = hide_statement
+		.callback = guard_statement
 	};
 
 	error_context_stack = &context;
@@ -345,7 +354,7 @@ mmrepl_update_db(PG_FUNCTION_ARGS)
 {
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
-		.callback = hide_statement
+		.callback = guard_statement
 	};
 
 	error_context_stack = &context;

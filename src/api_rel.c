@@ -292,7 +292,8 @@ require_schemas(List *schemas)
 		if (!OidIsValid(get_namespace_oid(lfirst(lc), true)))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_SCHEMA),
-					 errmsg("schema \"%s\" does not exist", (char *) lfirst(lc))));
+					 errmsg("schema \"%s\" does not exist", (char *) lfirst(lc)),
+					 errhint("Names in this list are taken as they are, without quotes around them.")));
 	}
 }
 

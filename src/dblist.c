@@ -81,7 +81,8 @@ parse(List *elements)
 			if (strcmp(((Entry *) lfirst(lo))->db, entry->db) == 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_DUPLICATE_OBJECT),
-						 errmsg("db \"%s\" is named twice", entry->db)));
+						 errmsg("db \"%s\" is named twice", entry->db),
+						 errhint("Name each db once, with one role.")));
 		}
 		source |= strcmp(entry->role, "source") == 0;
 		entries = lappend(entries, entry);

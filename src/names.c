@@ -62,7 +62,8 @@ mmr_names_text(FunctionCallInfo fcinfo, int argno, const char *argname)
 	if (PG_ARGISNULL(argno))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be NULL", argname)));
+				 errmsg("argument \"%s\" must not be NULL", argname),
+				 errhint("\\df mmrepl.* shows the arguments of mmrepl's functions.")));
 	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
 }
 
@@ -76,7 +77,8 @@ mmr_names_optional_name(FunctionCallInfo fcinfo, int argno, const char *argname)
 	if (name[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("argument \"%s\" must not be empty", argname)));
+				 errmsg("argument \"%s\" must not be empty", argname),
+				 errhint("Names may have 1 to %d bytes.", NAMEDATALEN - 1)));
 	if (strlen(name) >= NAMEDATALEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_NAME_TOO_LONG),
@@ -145,8 +147,8 @@ mmr_names_require_new(const char *kind, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("%s \"%s\" already exists", kind, name),
-				 errhint("Choose another name, or see mmrepl.update_%s() and mmrepl.remove_%s().",
-						 kind, kind)));
+				 errhint("Choose another name, or remove that one with mmrepl.remove_%s().",
+						 kind)));
 }
 
 char *

@@ -158,19 +158,26 @@ BEGIN
         hint := 'Create it on all dbs first.';
     ELSIF c.relpersistence = 't' THEN
         problem := 'is temporary';
+        hint := 'No other session sees it: only permanent tables can be replicated.';
     ELSIF nsp = 'mmrepl' THEN
         problem := 'belongs to mmrepl itself';
+        hint := 'Each db keeps its own: only user tables can be replicated.';
     ELSIF nsp = 'information_schema' OR nsp LIKE 'pg\_%' THEN
         problem := 'belongs to the system';
+        hint := 'Only user tables can be replicated.';
     ELSIF kind = 'S' AND c.relkind <> 'S' THEN
         problem := 'is not a sequence';
+        hint := 'Tables are added with mmrepl.add_table().';
     ELSIF kind = 'r' AND c.relkind <> 'r' THEN
         problem := CASE c.relkind
             WHEN 'p' THEN 'is a partitioned table' WHEN 'f' THEN 'is a foreign table' WHEN 'v' THEN 'is a view'
             WHEN 'm' THEN 'is a materialized view' ELSE 'is not a table' END;
-        IF c.relkind = 'p' THEN
-            hint := 'It holds no rows itself: add its partitions.';
-        END IF;
+        hint := CASE c.relkind
+            WHEN 'p' THEN 'It holds no rows itself: add its partitions.'
+            WHEN 'f' THEN 'Its rows are on another server.'
+            WHEN 'v' THEN 'It holds no rows itself: add the tables it reads.'
+            WHEN 'm' THEN 'Refresh it on each db, and add the tables it reads.'
+            ELSE 'Sequences are added with mmrepl.add_sequence().' END;
     ELSIF c.relpersistence = 'u' THEN
         problem := 'is unlogged';
         hint := 'Make it logged: ALTER TABLE ... SET LOGGED.';
