@@ -9,7 +9,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use MmreplLink;
 
-our @EXPORT = qw(new_node join_nodes conninfo sql sql_error sql_all poll poll_is session wait_synced same_rows
+our @EXPORT = qw(new_node join_nodes conninfo sql sql_error sql_all poll poll_is session wait_synced same_rows rows_differ
   log_clean log_like worker_pid kill_worker kill_postmaster start_again start_with_clock set_clock clock_file
   conflicts finish);
 
@@ -52,7 +52,7 @@ CONF
 	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};
 	return $node if !($opt{start} // 1);
 	$node->start;
-	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	$node->safe_psql('postgres', "CREATE DATABASE $db TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'");
 	$link{$name} = MmreplLink->new($node) if $opt{link};
 	$node->{mmrepl_link} = $link{$name};
 	return $node;
@@ -163,32 +163,36 @@ sub wait_synced
 	return 1;
 }
 
-# One test: the table holds the same rows on all nodes. Compared by column name, so that order of columns does not
-# matter; options: except => [columns], name. Differences are told.
+# Do the nodes hold different rows of the table? Compared by column name, so that order of columns does not matter;
+# options: except => [columns]. Differences are told. Lists the nodes that differ from the first.
+sub rows_differ
+{
+	my ($table, $nodes, %opt) = @_;
+	my $row = '(to_jsonb(t)' . join('', map { " - '$_'" } @{ $opt{except} // [] }) . ')::text';
+	my $sum = "SELECT count(*), coalesce(sum(hashtextextended($row, 0)::numeric), 0) FROM $table t";
+	my ($first, @others) = @$nodes;
+	my $want = sql($first, $sum);
+	note("$table: " . ($want =~ s/\|.*//r) . " rows");
+	my @different = grep { sql($_, $sum) ne $want } @others;
+	foreach my $node (@different)
+	{
+		my %a = map { $_ => 1 } split /\n/, sql($first, "SELECT $row FROM $table t");
+		my %b = map { $_ => 1 } split /\n/, sql($node, "SELECT $row FROM $table t");
+		my @a = grep { !$b{$_} } sort keys %a;
+		my @b = grep { !$a{$_} } sort keys %b;
+		note(sprintf 'only on %s: %d rows, only on %s: %d rows', $first->name, scalar @a, $node->name, scalar @b);
+		note('  ' . $first->name . ': ' . substr($_, 0, 300)) foreach grep { defined } @a[ 0 .. 4 ];
+		note('  ' . $node->name . ': ' . substr($_, 0, 300)) foreach grep { defined } @b[ 0 .. 4 ];
+	}
+	return @different;
+}
+
+# One test: they do not.
 sub same_rows
 {
 	my ($table, $nodes, %opt) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $row = 'to_jsonb(t)' . join('', map { " - '$_'" } @{ $opt{except} // [] });
-	my $sum = "SELECT count(*), coalesce(sum(hashtextextended(($row)::text, 0)::numeric), 0) FROM $table t";
-	my ($first, @others) = @$nodes;
-	my $name = $opt{name} // "$table is the same on " . join(', ', map { $_->name } @$nodes);
-	my $want = sql($first, $sum);
-	my @different = grep { sql($_, $sum) ne $want } @others;
-	note("$table: " . ($want =~ s/\|.*//r) . " rows");
-	return pass($name) if !@different;
-	fail($name);
-	foreach my $node (@different)
-	{
-		my %a = map { $_ => 1 } split /\n/, sql($first, "SELECT ($row)::text FROM $table t");
-		my %b = map { $_ => 1 } split /\n/, sql($node, "SELECT ($row)::text FROM $table t");
-		my @a = grep { !$b{$_} } sort keys %a;
-		my @b = grep { !$a{$_} } sort keys %b;
-		diag(sprintf 'only on %s: %d rows, only on %s: %d rows', $first->name, scalar @a, $node->name, scalar @b);
-		diag('  ' . $first->name . ": $_") foreach grep { defined } @a[ 0 .. 4 ];
-		diag('  ' . $node->name . ": $_") foreach grep { defined } @b[ 0 .. 4 ];
-	}
-	return 0;
+	return ok(!rows_differ($table, $nodes, %opt), $opt{name} // "$table is the same on " . join(', ', map { $_->name } @$nodes));
 }
 
 # One test: the node's log tells of no bug, and of no ERROR or FATAL but those that match $expected.
