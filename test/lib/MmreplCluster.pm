@@ -41,7 +41,7 @@ log_statement = none
 log_replication_commands = off
 log_line_prefix = '%m [%p] %q[%b %a] '
 shared_buffers = 32MB
-deadlock_timeout = 200ms
+deadlock_timeout = 1s
 timezone = 'UTC'
 CONF
 	# small, so that nothing waits long for the next try
