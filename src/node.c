@@ -2,7 +2,7 @@
  * node.c
  *	  Who this database is (M3), and whether that is still true.
  *
- * Floor 2.
+ * Floor 3.
  * Reads: mmrepl.local_node.  Writes: its identity, by confirm_identity only.
  * Runs in: workers at their start, backends that receive or configure.
  *
@@ -34,6 +34,7 @@
 #include "errors.h"
 #include "mmrepl.h"
 #include "node.h"
+#include "wake.h"
 
 typedef struct NodeIdentity
 {
@@ -180,5 +181,6 @@ mmrepl_confirm_identity(PG_FUNCTION_ARGS)
 	if (now.sysid != kept.sysid || now.dboid != kept.dboid)
 		node_raise_copy(&kept, &now);
 	node_kept(&kept, true, now.timeline);
+	mmr_wake_at_commit();		/* workers gave up until someone looks */
 	PG_RETURN_VOID();
 }

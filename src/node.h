@@ -2,7 +2,7 @@
  * node.h
  *	  Who this database is: system identifier, database oid, timeline (M3).
  *
- * Floor 2.
+ * Floor 3.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_NODE_H

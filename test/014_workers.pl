@@ -106,6 +106,8 @@ poll_db($standby, 'app', "SELECT state FROM mmrepl.worker_status WHERE kind = 'l
 poll_db($standby, 'app', "SELECT state FROM mmrepl.worker_status WHERE kind = 'janitor'", 'bad',
 	'its janitor refuses to be the one it was');
 is($standby->safe_psql('app', 'SELECT sqlstate FROM mmrepl.worker_status WHERE kind = \'janitor\''), 'MR004', 'and says why');
+$standby->safe_psql('app', 'SELECT mmrepl.confirm_identity()');
+poll_db($standby, 'app', $workers, $everyone, 'confirm_identity() lets them go on at once');
 $standby->stop;
 
 # hanging workers do not hold up what ends them
