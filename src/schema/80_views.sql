@@ -183,7 +183,7 @@ COMMENT ON VIEW mmrepl.copy_progress IS
 
 CREATE VIEW mmrepl.worker_status AS
     SELECT w.kind, s.name AS sync, d.name AS db, w.pid,
-           CASE WHEN w.kind = 'apply' THEN CASE WHEN a.state = 'idle' THEN 'good' ELSE 'applying' END
+           CASE WHEN w.kind = 'apply' THEN CASE WHEN a.state = 'active' OR a.state LIKE 'idle in transaction%' THEN 'applying' ELSE 'good' END
                 WHEN w.pid IS NULL AND w.state NOT IN ('starting', 'waiting') THEN 'bad'
                 ELSE w.state END AS state,
            date_trunc('second', w.launched) AS started, date_trunc('second', w.last_good) AS last_good, w.failures,
