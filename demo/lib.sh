@@ -272,7 +272,7 @@ status() {
 	echo
 	echo "   mmrepl.status:"
 	query="SELECT :'on' AS on, sync, peer, state, last_good::timestamp(0)::time AS last_good, time, last_iud,
-			last_bad::timestamp(0)::time AS last_bad, lag, pending, conflicts,
+			last_bad::timestamp(0)::time AS last_bad, lag_seconds AS lag, pending, conflicts,
 			coalesce(' waits for ' || waits_for, '') || coalesce(left(split_part(last_error, E'\n', 1), 90), '') AS last_error
 		FROM mmrepl.status"
 	{
