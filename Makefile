@@ -50,6 +50,6 @@ DEMO_PACKAGES = python3 freeradius freeradius-postgresql freeradius-config freer
 
 # every header compiles alone
 headerscheck:
-	@for h in $(HDRS); do \
+	@status=0; for h in $(HDRS); do \
 		printf '#include "postgres.h"\n#include "%s"\n' $$(basename $$h) | \
-		$(CC) $(CFLAGS) $(CPPFLAGS) -Isrc -fsyntax-only -x c - || exit 1; done
+		$(CC) $(CFLAGS) $(CPPFLAGS) -Isrc -fsyntax-only -x c - || status=1; done; exit $$status

@@ -8,6 +8,7 @@
 #ifndef MMR_PROGRESS_H
 #define MMR_PROGRESS_H
 
+#include "nodes/pg_list.h"
 #include "position.h"
 #include "storage/itemptr.h"
 

@@ -31,7 +31,7 @@ foreach my $commit ('on', 'off')
 				UPDATE t SET n = n + 1 WHERE id <= 1000; DELETE FROM t WHERE id = $at + 1; UPDATE t SET id = -id WHERE id = $at + 2");
 			# the other side writes meanwhile
 			sql($to, "SET synchronous_commit = $commit; INSERT INTO t SELECT $at + $rows + i, 'other' FROM generate_series(1, 10) i; UPDATE t SET v = 'other' WHERE id % 100 = 0 AND id <= 1000");
-			ok(poll($to, "SELECT count(*) = 1 FROM mmrepl.worker_status WHERE kind = 'apply' AND state <> 'good'"), "$case: a batch is under way");
+			ok(poll($to, "SELECT count(*) > 0 FROM mmrepl.worker_status WHERE kind = 'apply' AND state <> 'good'"), "$case: a batch is under way");
 			is(sql($to, "SELECT count(*) FROM t WHERE id = $at + 10"), 0, "$case: and not half visible");
 
 			if ($victim eq 'pusher') { kill_worker($from, 'pusher'); }

@@ -15,8 +15,8 @@ my $user = session($b);
 my $pid = $user->query_safe('SELECT pg_backend_pid()');
 $user->query_safe('BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE');
 sql($a, "UPDATE t SET v = 'locked' WHERE id <= 10; INSERT INTO other VALUES (1, 'behind it')");
-ok(poll($a, "SELECT bool_or(last_error ~ '\\m$pid\\M') FROM mmrepl.peer_lag"), 'status of the sender names the session that is waited for')
-  or diag("holder is $pid");
+poll_is($b, "SELECT bool_or(waits_for ~ '\\m$pid\\M') FROM mmrepl.status", 't', 'status names the session that applying waits for');
+poll_is($a, "SELECT bool_or(last_error ~ '\\m$pid\\M') FROM mmrepl.status", 't', 'at the sender too, once it gave up for a while');
 sql($b, "INSERT INTO other VALUES (100, 'the other way')");
 ok(poll($a, 'SELECT count(*) = 1 FROM other WHERE id = 100'), 'the other direction goes on');
 $user->query_safe('COMMIT');
@@ -27,7 +27,7 @@ same_rows($_, \@nodes) foreach qw(t other);
 # One row is locked, for longer than the timeout, by a session that forgets it.
 $user->query_safe("BEGIN; UPDATE t SET n = 1 WHERE id = 50");
 sql($a, "UPDATE t SET v = 'row' WHERE id BETWEEN 41 AND 60");
-ok(poll($a, "SELECT bool_or(last_error ~ '\\m$pid\\M') FROM mmrepl.peer_lag"), 'a forgotten transaction is named');
+poll_is($b, "SELECT bool_or(waits_for ~ '\\m$pid\\M') FROM mmrepl.status", 't', 'a forgotten transaction is named');
 is(sql($b, "SELECT count(*) FROM t WHERE v = 'row'"), 0, 'a batch is whole or not there');
 $user->query_safe('COMMIT');
 wait_synced(@nodes);
