@@ -27,4 +27,48 @@
 #define mmr_filenode(rel)	((rel)->rd_locator.relNumber)
 #endif
 
+/*
+ * An executor state with this one table in its range table.  16 moved
+ * permissions out of range table entries (a61b1f74823), 18 added the set of
+ * unpruned entries (cbc127917e0).
+ */
+#define MMR_RANGE_TABLE_ENTRY(rte, rel, lock) \
+	RangeTblEntry *rte = makeNode(RangeTblEntry); \
+	rte->rtekind = RTE_RELATION; \
+	rte->relid = RelationGetRelid(rel); \
+	rte->relkind = (rel)->rd_rel->relkind; \
+	rte->rellockmode = (lock)
+#if PG_VERSION_NUM < 160000
+#define mmr_init_range_table(estate, rel, lock) \
+	do { \
+		MMR_RANGE_TABLE_ENTRY(rte, rel, lock); \
+		ExecInitRangeTable(estate, list_make1(rte)); \
+	} while (0)
+#elif PG_VERSION_NUM < 180000
+#define mmr_init_range_table(estate, rel, lock) \
+	do { \
+		List	   *perminfos = NIL; \
+		MMR_RANGE_TABLE_ENTRY(rte, rel, lock); \
+		addRTEPermissionInfo(&perminfos, rte); \
+		ExecInitRangeTable(estate, list_make1(rte), perminfos); \
+	} while (0)
+#else
+#define mmr_init_range_table(estate, rel, lock) \
+	do { \
+		List	   *perminfos = NIL; \
+		MMR_RANGE_TABLE_ENTRY(rte, rel, lock); \
+		addRTEPermissionInfo(&perminfos, rte); \
+		ExecInitRangeTable(estate, list_make1(rte), perminfos, bms_make_singleton(1)); \
+	} while (0)
+#endif
+
+/* 16 added run_as_table_owner (1e10d49b65d) */
+#if PG_VERSION_NUM < 160000
+#define mmr_truncate_guts(rels, relids) \
+	ExecuteTruncateGuts(rels, relids, NIL, DROP_RESTRICT, false)
+#else
+#define mmr_truncate_guts(rels, relids) \
+	ExecuteTruncateGuts(rels, relids, NIL, DROP_RESTRICT, false, true)
+#endif
+
 #endif							/* MMR_COMPAT_H */

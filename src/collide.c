@@ -1,0 +1,196 @@
+/*-------------------------------------------------------------------------
+ * collide.c
+ *	  Items whose row holds a unique value that a row of another key holds
+ *	  here (A5).
+ *
+ * Floor 5.  Reads and writes user tables, the log, the conflict history.  Runs
+ * in apply backends, at the end of a batch.
+ *
+ * By the time the batch is through, rows that only stood in each other's
+ * way (swaps, chains) are all out of the table.  What still collides is a
+ * true conflict of two keys.
+ *
+ * Invariant: the loser's delete has a version made of the loser's own (its
+ * time, its node, rank 1), so that every node that settles the same conflict
+ * writes the same thing.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "collide.h"
+#include "conflict_log.h"
+#include "resolve.h"
+
+typedef struct Aside
+{
+	MmrMergeTable *table;
+	MmrMergeItem item;
+} Aside;
+
+void
+mmr_collide_put_aside(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item)
+{
+	MemoryContext old = MemoryContextSwitchTo(m->batch_cxt);
+	Aside	   *a = palloc(sizeof(Aside));
+	char	   *bytes = palloc(item->change.keylen + item->rowlen);
+
+	a->table = table;
+	a->item = *item;
+	memcpy(bytes, item->change.key, item->change.keylen);
+	memcpy(bytes + item->change.keylen, item->row, item->rowlen);
+	a->item.change.key = bytes;
+	a->item.row = bytes + item->change.keylen;
+	m->aside = lappend(m->aside, a);
+	MemoryContextSwitchTo(old);
+}
+
+/* A delete decided here: of version just above `loser`, authored by this transaction. */
+static void
+record_loss(MmrMerge *m, MmrMergeTable *table, const char *key, int keylen,
+			const MmrVersion *loser)
+{
+	MmrChange	change = {0};
+
+	change.op = MMR_OP_DELETE;
+	change.relid = table->key->relid;
+	change.version = *loser;
+	change.version.rank = 1;
+	change.dot.node = m->my_node;
+	change.dot.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	change.key = key;
+	change.keylen = keylen;
+	mmr_merge_record(m, table, &change, mmr_key_hash(table->key, key, keylen));
+}
+
+static void
+log_loss(MmrMerge *m, Aside *a, MmrTarget *t, MmrResolution resolution, bool known,
+		 const MmrVersion *local)
+{
+	MmrConflictRecord c = {0};
+	Datum		key[INDEX_MAX_KEYS];
+
+	mmr_key_decode(a->table->key, a->item.change.key, a->item.change.keylen, key);
+	m->counts.conflicts++;
+	c.sync_id = m->sync->id;
+	c.rel = a->table->rel;
+	c.key = a->table->key;
+	c.key_values = key;
+	c.conflict = a->item.change.op == MMR_OP_INSERT ? MMR_CONFLICT_INSERT_EXISTS :
+		MMR_CONFLICT_UPDATE_EXISTS;
+	c.resolution = resolution;
+	c.local = t->found;
+	c.remote = t->row;
+	c.local_known = known;
+	c.local_version = *local;
+	c.remote_version = a->item.change.version;
+	mmr_conflict_log_write(&c);
+}
+
+/*
+ * The row at tid stands in the way of a's.  True if that row has gone, false
+ * if it stands and a's row has lost.
+ */
+static bool
+settle_with(MmrMerge *m, Aside *a, MmrTarget *t, ItemPointer tid)
+{
+	StringInfoData key;
+	MmrState	state;
+	MmrVersion	local = MMR_VERSION_NONE;
+	bool		known;
+
+	if (!table_tuple_fetch_row_version(t->rel, tid, GetActiveSnapshot(), t->found))
+		return true;			/* changed meanwhile: look again */
+	initStringInfo(&key);
+	mmr_key_encode(a->table->key, t->found, &key);
+	known = mmr_versions_lookup(m->versions, a->table->key,
+								mmr_key_hash(a->table->key, key.data, key.len),
+								key.data, key.len, &state);
+	if (known)
+		local = state.version;
+	if (mmr_version_compare(&local, &a->item.change.version) > 0)
+	{
+		log_loss(m, a, t, MMR_KEEP_LOCAL, known, &local);
+		mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
+		record_loss(m, a->table, a->item.change.key, a->item.change.keylen,
+					&a->item.change.version);
+		return false;
+	}
+	if (mmr_target_delete(t) != MMR_WRITE_DONE)
+		return true;
+	log_loss(m, a, t, MMR_APPLY_REMOTE, known, &local);
+	record_loss(m, a->table, key.data, key.len, &local);
+	m->counts.deleted++;
+	return true;
+}
+
+/* Puts one row in, or finds that it has lost. */
+static void
+settle_one(MmrMerge *m, Aside *a, MmrTarget *t)
+{
+	for (;;)
+	{
+		Datum		key[INDEX_MAX_KEYS];
+		ItemPointerData tid;
+		MmrWrite	result = MMR_WRITE_RETRY;
+		bool		go_on = true;
+		MemoryContext old = MemoryContextSwitchTo(t->cxt);
+
+		CHECK_FOR_INTERRUPTS();
+		mmr_target_begin(t, mmr_merge_snapshot(m));
+		mmr_key_decode(a->table->key, a->item.change.key, a->item.change.keylen, key);
+		/* a row with this very key: the old one, or one that a client has just put there */
+		if (mmr_target_find(t, key) && mmr_target_delete(t) == MMR_WRITE_DONE)
+			CommandCounterIncrement();
+		mmr_merge_fill(a->table, t, &a->item, false);
+		t->estate->es_output_cid = GetCurrentCommandId(true);
+		if (ExecCheckIndexConstraints(t->rri, t->row, t->estate, &tid, t->arbiters))
+			result = mmr_target_insert(t);
+		else
+			go_on = settle_with(m, a, t, &tid);
+		if (result == MMR_WRITE_COLLISION)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNIQUE_VIOLATION),
+					 errmsg("a row from a peer collides with another in table \"%s\"",
+							RelationGetRelationName(t->rel)),
+					 errdetail("A unique constraint that is deferrable is violated."),
+					 errhint("Make the constraint not deferrable.")));
+		mmr_target_end(t);
+		ExecClearTuple(t->row);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(t->cxt);
+		ResetPerTupleExprContext(t->estate);
+		PopActiveSnapshot();
+		if (result == MMR_WRITE_DONE)
+		{
+			m->counts.updated++;
+			mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
+		}
+		if (!go_on || result == MMR_WRITE_DONE || result == MMR_WRITE_SKIPPED)
+			return;
+	}
+}
+
+void
+mmr_collide_settle(MmrMerge *m)
+{
+	MemoryContext cxt = AllocSetContextCreate(m->batch_cxt, "mmrepl collide",
+											  ALLOCSET_DEFAULT_SIZES);
+	ListCell   *lc;
+
+	foreach(lc, m->aside)
+	{
+		Aside	   *a = lfirst(lc);
+		MmrTarget  *t = mmr_target_open(a->table->rel, a->table->key, cxt);
+
+		settle_one(m, a, t);
+		mmr_target_close(t);
+	}
+	m->aside = NIL;
+	MemoryContextDelete(cxt);
+}

@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ * collide.h
+ *	  Items whose row holds a unique value that a row of another key holds
+ *	  here (A5): put aside, and settled when the batch is through.
+ *
+ * Floor 5.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_COLLIDE_H
+#define MMR_COLLIDE_H
+
+#include "mergestate.h"
+
+/* Copies the item and keeps it for later. Its row is not in the table any more. */
+extern void mmr_collide_put_aside(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item);
+
+/*
+ * All rows put aside go in; where one still collides, the newer version
+ * stands, and the older is deleted by a new entry authored here.
+ */
+extern void mmr_collide_settle(MmrMerge *m);
+
+#endif							/* MMR_COLLIDE_H */

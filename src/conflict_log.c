@@ -1,0 +1,122 @@
+/*-------------------------------------------------------------------------
+ * conflict_log.c
+ *	  The history of conflicts.
+ *
+ * Floor 2.  Writes mmrepl.conflict_log.  Runs in apply backends, once per
+ * conflict, inside the transaction that settles it.
+ *
+ * Invariant: no value of a row reaches the server's log from here.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type_d.h"
+#include "executor/executor.h"
+#include "funcapi.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+
+#include "conflict_log.h"
+#include "session.h"
+
+static const char *const INSERT_SQL =
+	"INSERT INTO mmrepl.conflict_log (sync_id, nspname, relname, key, conflict_type, resolution,"
+	" local_row, remote_row, local_ts, local_node, remote_ts, remote_node)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+
+#define NARGS	12
+
+static SPIPlanPtr insert_plan = NULL;
+
+/* A row as jsonb, by the server's own function. */
+static Datum
+row_to_jsonb(Datum composite)
+{
+	Datum		json = DirectFunctionCall1(row_to_json, composite);
+
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
+}
+
+static Datum
+slot_to_jsonb(TupleTableSlot *slot)
+{
+	return row_to_jsonb(ExecFetchSlotHeapTupleDatum(slot));
+}
+
+/* The key as an object of its columns. */
+static Datum
+key_to_jsonb(MmrKey *key, const Datum *values)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(key->ncolumns);
+	bool		nulls[INDEX_MAX_KEYS] = {0};
+	HeapTuple	tuple;
+
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		MmrKeyColumn *col = &key->columns[i];
+
+		TupleDescInitEntry(desc, i + 1, NameStr(col->name), col->typid, col->typmod, 0);
+	}
+	desc = BlessTupleDesc(desc);
+	tuple = heap_form_tuple(desc, unconstify(Datum *, values), nulls);
+	return row_to_jsonb(heap_copy_tuple_as_datum(tuple, desc));
+}
+
+static void
+prepare_plan(void)
+{
+	Oid			types[NARGS] = {INT4OID, NAMEOID, NAMEOID, JSONBOID, TEXTOID, TEXTOID,
+	JSONBOID, JSONBOID, INT8OID, INT4OID, INT8OID, INT4OID};
+
+	insert_plan = SPI_prepare(INSERT_SQL, NARGS, types);
+	if (insert_plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(insert_plan);
+}
+
+void
+mmr_conflict_log_write(const MmrConflictRecord *c)
+{
+	MmrSession save;
+	Datum		v[NARGS];
+	char		n[NARGS + 1];
+
+	memset(n, ' ', NARGS);
+	n[NARGS] = '\0';
+	v[0] = Int32GetDatum(c->sync_id);
+	v[1] = DirectFunctionCall1(namein, CStringGetDatum(get_namespace_name(RelationGetNamespace(c->rel))));
+	v[2] = NameGetDatum(&c->rel->rd_rel->relname);
+	if (c->key_values != NULL)
+		v[3] = key_to_jsonb(c->key, c->key_values);
+	else
+		n[3] = 'n';
+	v[4] = CStringGetTextDatum(mmr_conflict_name(c->conflict));
+	v[5] = CStringGetTextDatum(mmr_resolution_name(c->resolution));
+	if (c->local != NULL)
+		v[6] = slot_to_jsonb(c->local);
+	else
+		n[6] = 'n';
+	if (c->remote != NULL)
+		v[7] = slot_to_jsonb(c->remote);
+	else
+		n[7] = 'n';
+	v[8] = Int64GetDatum(c->local_version.ts);
+	v[9] = Int32GetDatum(c->local_version.node);
+	if (!c->local_known)
+		n[8] = n[9] = 'n';
+	v[10] = Int64GetDatum(c->remote_version.ts);
+	v[11] = Int32GetDatum(c->remote_version.node);
+
+	if (!mmr_session_become_owner(&save))
+		return;
+	SPI_connect();
+	if (insert_plan == NULL || !SPI_plan_is_valid(insert_plan))
+		prepare_plan();
+	if (SPI_execute_plan(insert_plan, v, n, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write the conflict history");
+	SPI_finish();
+	mmr_session_restore(&save);
+}

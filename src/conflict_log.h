@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ * conflict_log.h
+ *	  The history of conflicts (mmrepl.conflict_log).
+ *
+ * Floor 2.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_CONFLICT_LOG_H
+#define MMR_CONFLICT_LOG_H
+
+#include "executor/tuptable.h"
+#include "utils/rel.h"
+
+#include "key.h"
+#include "resolve.h"
+
+typedef struct MmrConflictRecord
+{
+	int32		sync_id;
+	Relation	rel;
+	MmrKey	   *key;			/* NULL with key_values: a whole table */
+	const Datum *key_values;
+	MmrConflict conflict;
+	MmrResolution resolution;
+	TupleTableSlot *local;		/* NULL: no row here */
+	TupleTableSlot *remote;		/* NULL: no row there */
+	bool		local_known;
+	MmrVersion	local_version;
+	MmrVersion	remote_version;
+} MmrConflictRecord;
+
+/*
+ * Writes it down, with the rights of mmrepl's owner, in the current
+ * transaction: the history tells of what really happened, and only of that.
+ * Needs an active snapshot.
+ */
+extern void mmr_conflict_log_write(const MmrConflictRecord *c);
+
+#endif							/* MMR_CONFLICT_LOG_H */

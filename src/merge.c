@@ -1,0 +1,244 @@
+/*-------------------------------------------------------------------------
+ * merge.c
+ *	  What came of one table meets what is here.
+ *
+ * Floor 5.  Reads and writes user tables through target, the log through
+ * versions and changelog, the history through conflict_log.  Runs in apply
+ * backends.
+ *
+ * A group of items is looked at under one snapshot that shows rows and
+ * versions alike (A3).  What has changed since is noticed when the row is
+ * written, and the item is looked at again under a later snapshot.  A key
+ * that was absent is looked up once more after its row is in: somebody may
+ * have inserted and deleted it meanwhile.
+ *
+ * The clock is raised above all that came before the snapshot is taken: so
+ * a local write that is not visible to it either is found by its row,
+ * or has a newer version than what came.
+ *
+ * Invariant: at commit, for every item the row here is that of the newer of
+ * the two versions.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "clock.h"
+#include "collide.h"
+#include "conflict_log.h"
+#include "errors.h"
+#include "guc.h"
+#include "merge.h"
+#include "target.h"
+
+static void
+merge_log(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item, const Datum *key,
+		  bool found, const MmrMeeting *meeting, const MmrVerdict *verdict)
+{
+	MmrConflictRecord c = {0};
+
+	m->counts.conflicts++;
+	c.sync_id = m->sync->id;
+	c.rel = table->rel;
+	c.key = table->key;
+	c.key_values = key;
+	c.conflict = verdict->conflict;
+	c.resolution = verdict->resolution;
+	c.local = found ? t->found : NULL;
+	c.remote = item->row != NULL ? t->row : NULL;
+	c.local_known = meeting->local_known;
+	c.local_version = meeting->local;
+	c.remote_version = item->change.version;
+	mmr_conflict_log_write(&c);
+}
+
+/* What is known here of the item's key. */
+static void
+merge_meet(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item, bool found, MmrMeeting *meeting)
+{
+	MmrState	state;
+
+	meeting->op = item->change.op;
+	meeting->remote_row = item->row != NULL;
+	meeting->remote = item->change.version;
+	meeting->local_row = found;
+	meeting->local_known = mmr_versions_lookup(m->versions, table->key, item->hash,
+											   item->change.key, item->change.keylen, &state);
+	meeting->local = meeting->local_known ? state.version : MMR_VERSION_NONE;
+	meeting->local_seen = meeting->local_known &&
+		(mmr_position_covers(mmr_context_position(m->context, state.dot.node), state.dot.xid) ||
+		 state.dot.node == m->source_node);
+}
+
+static MmrWrite
+merge_write(MmrMerge *m, MmrTarget *t, MmrMergeItem *item, const Datum *key, bool found)
+{
+	MmrWrite	result;
+
+	if (item->row == NULL)
+	{
+		if (!found)
+			return mmr_target_wait(t, key) ? MMR_WRITE_RETRY : MMR_WRITE_DONE;
+		result = mmr_target_delete(t);
+		m->counts.deleted += result == MMR_WRITE_DONE;
+	}
+	else if (found)
+	{
+		if (mmr_target_same(t))
+			return MMR_WRITE_DONE;
+		result = mmr_target_update(t);
+		m->counts.updated += result == MMR_WRITE_DONE;
+	}
+	else
+	{
+		result = mmr_target_insert(t);
+		if (result == MMR_WRITE_RETRY)
+			(void) mmr_target_wait(t, key);
+		item->inserted = result == MMR_WRITE_DONE;
+		item->tid = t->row->tts_tid;
+		m->counts.inserted += result == MMR_WRITE_DONE;
+	}
+	return result;
+}
+
+/* One item; false: look at it again under a later snapshot. */
+static bool
+merge_item(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item)
+{
+	Datum		key[INDEX_MAX_KEYS];
+	bool		found;
+	MmrMeeting	meeting;
+	MmrVerdict	verdict;
+	MmrWrite	result = MMR_WRITE_DONE;
+
+	item->inserted = item->recorded = false;
+	mmr_key_decode(table->key, item->change.key, item->change.keylen, key);
+	found = mmr_target_find(t, key);
+	merge_meet(m, table, item, found, &meeting);
+	verdict = mmr_resolve(&meeting);
+	if (verdict.equal)
+		return true;
+	if (item->row != NULL && (verdict.resolution == MMR_APPLY_REMOTE ||
+							  verdict.conflict != MMR_CONFLICT_NONE))
+		mmr_merge_fill(table, t, item, found);
+	if (verdict.resolution == MMR_APPLY_REMOTE)
+		result = merge_write(m, t, item, key, found);
+	if (result == MMR_WRITE_RETRY)
+		return false;
+	if (verdict.conflict != MMR_CONFLICT_NONE)
+		merge_log(m, table, t, item, key, found, &meeting, &verdict);
+	if (result == MMR_WRITE_COLLISION)
+	{
+		mmr_collide_put_aside(m, table, item);
+		return true;
+	}
+	/* A4; a copied row has no version worth keeping */
+	if (verdict.resolution == MMR_APPLY_REMOTE && !mmr_version_is_none(&item->change.version) &&
+		(table->record_all || meeting.local_known))
+	{
+		mmr_merge_record(m, table, &item->change, item->hash);
+		item->recorded = true;
+	}
+	return true;
+}
+
+/* One look at all items that are left; how many have to be looked at again (moved to the front). */
+static int
+merge_pass(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem **items, int n,
+		   MmrMergeItem **inserted, int *ninserted)
+{
+	MemoryContext old = MemoryContextSwitchTo(t->cxt);
+	int			left = 0;
+
+	mmr_target_begin(t, mmr_merge_snapshot(m));
+	for (int i = 0; i < n; i++)
+	{
+		if (!merge_item(m, table, t, items[i]))
+			items[left++] = items[i];
+		else if (items[i]->inserted)
+			inserted[(*ninserted)++] = items[i];
+		ExecClearTuple(t->found);
+		ResetPerTupleExprContext(t->estate);
+		MemoryContextReset(t->cxt);
+		CHECK_FOR_INTERRUPTS();
+	}
+	mmr_target_end(t);
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(old);
+	return left;
+}
+
+/*
+ * Rows inserted for absent keys: has the key got a newer version meanwhile
+ * (inserted and deleted here)?  Then ours is late, and goes.
+ */
+static void
+merge_recheck(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem **inserted, int n,
+			  uint64 fed)
+{
+	Snapshot	snapshot = mmr_merge_snapshot(m);
+
+	if (mmr_versions_fed(m->versions) != fed)
+	{
+		mmr_target_begin(t, snapshot);
+		for (int i = 0; i < n; i++)
+		{
+			MmrMergeItem *item = inserted[i];
+			MmrMeeting	meeting;
+
+			merge_meet(m, table, item, true, &meeting);
+			if (!meeting.local_known ||
+				mmr_version_compare(&meeting.local, &item->change.version) == 0)
+				continue;
+			if (mmr_version_compare(&meeting.local, &item->change.version) > 0)
+			{
+				mmr_target_remove_tid(t, &item->tid);
+				m->counts.inserted--;
+			}
+			else if (!item->recorded && !mmr_version_is_none(&item->change.version))
+				mmr_merge_record(m, table, &item->change, item->hash);
+		}
+		mmr_target_end(t);
+	}
+	PopActiveSnapshot();
+}
+
+void
+mmr_merge_items(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *items, int nitems)
+{
+	MmrTarget  *t;
+	MmrMergeItem **left = palloc(sizeof(MmrMergeItem *) * nitems);
+	MmrMergeItem **inserted = palloc(sizeof(MmrMergeItem *) * nitems);
+	MemoryContext cxt;
+	int			nleft = nitems;
+	int			ninserted = 0;
+	uint64		fed = 0;
+	bool		first = true;
+
+	for (int i = 0; i < nitems; i++)
+	{
+		mmr_merge_see(m, items[i].change.version.ts);
+		items[i].hash = mmr_key_hash(table->key, items[i].change.key, items[i].change.keylen);
+		left[i] = &items[i];
+	}
+	cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl merge", ALLOCSET_DEFAULT_SIZES);
+	t = mmr_target_open(table->rel, table->key, cxt);
+	while (nleft > 0)
+	{
+		nleft = merge_pass(m, table, t, left, nleft, inserted, &ninserted);
+		if (first)
+			fed = mmr_versions_fed(m->versions);
+		first = false;
+	}
+	if (ninserted > 0)
+		merge_recheck(m, table, t, inserted, ninserted, fed);
+	mmr_target_close(t);
+	MemoryContextDelete(cxt);
+	pfree(left);
+	pfree(inserted);
+}

@@ -1,0 +1,87 @@
+/*-------------------------------------------------------------------------
+ * mergestate.c
+ *	  One batch under way: what all who merge share.
+ *
+ * Floor 4.  Reads the log through versions, writes it through changelog.  Runs
+ * in apply backends.
+ *
+ * Invariant: a version that came is known to the clock before anything is
+ * looked up because of it.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "clock.h"
+#include "errors.h"
+#include "guc.h"
+#include "mergestate.h"
+
+void
+mmr_merge_see(MmrMerge *m, int64 ts)
+{
+	TimestampTz now;
+
+	if (ts <= m->max_ts)
+		return;
+	now = GetCurrentTimestamp();
+	if (ts > now + (int64) mmr_guc_max_clock_skew * 1000)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_CLOCK_SKEW),
+				 errmsg("changes from a peer are %.3f seconds ahead of the clock here",
+						(ts - now) / 1000000.0),
+				 errdetail("They are held back until the clock here has come within mmrepl.max_clock_skew."),
+				 errhint("Set the clocks of both servers right, or raise mmrepl.max_clock_skew here.")));
+	m->max_ts = ts;
+	mmr_clock_raise(ts);
+}
+
+Snapshot
+mmr_merge_snapshot(MmrMerge *m)
+{
+	Snapshot	snapshot;
+	MmrPosition *pos;
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	snapshot = GetActiveSnapshot();
+	pos = mmr_position_active();
+	mmr_versions_feed(m->versions, snapshot, pos);
+	pfree(pos);
+	return snapshot;
+}
+
+void
+mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uint64 hash)
+{
+	if (m->appender == NULL)
+		m->appender = mmr_changelog_begin(m->my_node, true);
+	mmr_changelog_add(m->appender, change);
+	mmr_versions_add(m->versions, table->key, hash, change);
+}
+
+void
+mmr_merge_flush(MmrMerge *m)
+{
+	if (m->appender != NULL)
+		mmr_changelog_end(m->appender);
+	m->appender = NULL;
+}
+
+static bool
+merge_sent(void *arg, AttrNumber attnum)
+{
+	return mmr_row_sends(arg, attnum);
+}
+
+void
+mmr_merge_fill(MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item, bool found)
+{
+	ExecClearTuple(t->row);
+	mmr_row_decode(table->format, item->row, item->rowlen, t->row);
+	mmr_target_complete(t, merge_sent, table->format, found);
+	ExecStoreVirtualTuple(t->row);
+}

@@ -1,0 +1,79 @@
+/*-------------------------------------------------------------------------
+ * mergestate.h
+ *	  One batch under way in this backend: what all who merge share.
+ *
+ * Floor 4.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_MERGESTATE_H
+#define MMR_MERGESTATE_H
+
+#include "membership.h"
+#include "position.h"
+#include "row.h"
+#include "target.h"
+#include "versions.h"
+
+/* A table as the sender describes it, bound to the one here. */
+typedef struct MmrMergeTable
+{
+	uint32		number;			/* the sender's */
+	Relation	rel;			/* open and locked to the end of the transaction */
+	MmrKey	   *key;
+	MmrRowFormat *format;
+	bool		record_all;		/* A4: more than one other node can change it */
+} MmrMergeTable;
+
+/* One key as it came. */
+typedef struct MmrMergeItem
+{
+	MmrChange	change;
+	const char *row;			/* NULL: the key is gone there */
+	int			rowlen;
+	uint64		hash;
+	bool		inserted;		/* written as a new row in this pass... */
+	bool		recorded;		/* ...and recorded */
+	ItemPointerData tid;		/* ...here */
+} MmrMergeItem;
+
+typedef struct MmrMergeCounts
+{
+	int64		inserted;
+	int64		updated;
+	int64		deleted;
+	int64		truncated;
+	int64		conflicts;
+} MmrMergeCounts;
+
+/* One batch under way. */
+typedef struct MmrMerge
+{
+	MmrSync    *sync;
+	int32		my_node;
+	int32		source_node;
+	const MmrContext *context;	/* what the sender had applied */
+	MmrVersions *versions;		/* of this session */
+	MmrAppender *appender;		/* entries to record, NULL: none yet in this frame */
+	MmrMergeCounts counts;
+	int64		max_ts;			/* highest seen */
+	MemoryContext batch_cxt;
+	List	   *aside;			/* items that collided with a row of another key */
+} MmrMerge;
+
+/* Writes recorded entries to the log. */
+extern void mmr_merge_flush(MmrMerge *m);
+
+/* Looks at one version time that came: K3, clock, highest. */
+extern void mmr_merge_see(MmrMerge *m, int64 ts);
+
+/* A fresh snapshot, pushed, that shows what this transaction has done; versions are fed by it. */
+extern Snapshot mmr_merge_snapshot(MmrMerge *m);
+
+/* Puts an entry into the log and into the versions of this session. */
+extern void mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange *change,
+							 uint64 hash);
+
+/* Decodes what came into t->row; the columns that did not come are taken from t->found if there is one. */
+extern void mmr_merge_fill(MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item, bool found);
+
+#endif							/* MMR_MERGESTATE_H */

@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ * sweep.h
+ *	  Rows of a whole table go: TRUNCATE from a peer (A2), replacement by an
+ *	  initial copy.
+ *
+ * Floor 5.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_SWEEP_H
+#define MMR_SWEEP_H
+
+#include "mergestate.h"
+
+/* A TRUNCATE of the table: rows older than it go, and later arrivals that are older lose. */
+extern void mmr_sweep_truncate(MmrMerge *m, MmrMergeTable *table, const MmrChange *change);
+
+/* Removes all rows whose key has no entry here: what an initial copy replaces. */
+extern void mmr_sweep_clear(MmrMerge *m, MmrMergeTable *table);
+
+/* True if the table has a row whose key has no entry here: not empty, as an initial copy sees it. */
+extern bool mmr_sweep_has_rows(MmrVersions *versions, Relation rel, MmrKey *key);
+
+#endif							/* MMR_SWEEP_H */

@@ -1,0 +1,398 @@
+/*-------------------------------------------------------------------------
+ * target.c
+ *	  One local row through the executor.
+ *
+ * Floor 3.  Reads and writes user tables.  Runs in apply backends, once per
+ * row that comes.
+ *
+ * A row is found under a snapshot and written by its address: whoever changed
+ * it in between is noticed then (RETRY), so no lock is taken beforehand.
+ * Unique indexes are asked not to raise an error: what collides is
+ * taken out again and reported.
+ *
+ * Invariant: user code (triggers, expressions of columns and indexes,
+ * domains) runs as the table's owner, in a restricted context.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "executor/nodeModifyTable.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_relation.h"
+#include "rewrite/rewriteHandler.h"
+#include "storage/lmgr.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "target.h"
+
+/* Default of a column that the sender does not have. */
+typedef struct MmrDefault
+{
+	AttrNumber	attnum;
+	ExprState  *expr;
+} MmrDefault;
+
+MmrTarget *
+mmr_target_open(Relation rel, MmrKey *key, MemoryContext cxt)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	MmrTarget  *t = palloc0(sizeof(MmrTarget));
+
+	t->rel = rel;
+	t->key = key;
+	t->cxt = AllocSetContextCreate(cxt, "mmrepl row", ALLOCSET_DEFAULT_SIZES);
+	t->estate = CreateExecutorState();
+	mmr_init_range_table(t->estate, rel, RowExclusiveLock);
+	t->rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(t->rri, rel, 1, NULL, 0);
+	ExecOpenIndices(t->rri, true);
+	for (int i = 0; i < t->rri->ri_NumIndices; i++)
+	{
+		Form_pg_index form = t->rri->ri_IndexRelationDescs[i]->rd_index;
+
+		if (form->indexrelid == key->indexid)
+			t->index = t->rri->ri_IndexRelationDescs[i];
+		if ((form->indisunique || form->indisexclusion) && form->indimmediate)
+			t->arbiters = lappend_oid(t->arbiters, form->indexrelid);
+	}
+	if (t->index == NULL)
+		elog(ERROR, "index %u of table \"%s\" is gone", key->indexid, RelationGetRelationName(rel));
+	t->found = table_slot_create(rel, NULL);
+	t->row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+	MemoryContextSwitchTo(old);
+	return t;
+}
+
+void
+mmr_target_begin(MmrTarget *t, Snapshot snapshot)
+{
+	GetUserIdAndSecContext(&t->saved_user, &t->saved_sec_context);
+	SetUserIdAndSecContext(t->rel->rd_rel->relowner,
+						   t->saved_sec_context | SECURITY_RESTRICTED_OPERATION);
+	t->estate->es_output_cid = GetCurrentCommandId(true);
+	t->estate->es_snapshot = snapshot;
+	AfterTriggerBeginQuery();
+	t->scan = index_beginscan(t->rel, t->index, snapshot, t->key->ncolumns, 0);
+}
+
+void
+mmr_target_end(MmrTarget *t)
+{
+	ExecClearTuple(t->found);
+	index_endscan(t->scan);
+	t->scan = NULL;
+	AfterTriggerEndQuery(t->estate);
+	SetUserIdAndSecContext(t->saved_user, t->saved_sec_context);
+}
+
+void
+mmr_target_close(MmrTarget *t)
+{
+	ExecDropSingleTupleTableSlot(t->found);
+	ExecDropSingleTupleTableSlot(t->row);
+	ExecCloseIndices(t->rri);
+	ExecResetTupleTable(t->estate->es_tupleTable, false);
+	FreeExecutorState(t->estate);
+	MemoryContextDelete(t->cxt);
+}
+
+static void
+target_set_keys(MmrTarget *t, const Datum *key)
+{
+	for (int i = 0; i < t->key->ncolumns; i++)
+		t->key->scankeys[i].sk_argument = key[i];
+}
+
+bool
+mmr_target_find(MmrTarget *t, const Datum *key)
+{
+	target_set_keys(t, key);
+	index_rescan(t->scan, t->key->scankeys, t->key->ncolumns, NULL, 0);
+	return index_getnext_slot(t->scan, ForwardScanDirection, t->found);
+}
+
+bool
+mmr_target_wait(MmrTarget *t, const Datum *key)
+{
+	for (;;)
+	{
+		SnapshotData dirty;
+		IndexScanDesc scan;
+		TransactionId other = InvalidTransactionId;
+		ItemPointerData tid;
+		bool		alive;
+
+		InitDirtySnapshot(dirty);
+		target_set_keys(t, key);
+		scan = index_beginscan(t->rel, t->index, &dirty, t->key->ncolumns, 0);
+		index_rescan(scan, t->key->scankeys, t->key->ncolumns, NULL, 0);
+		alive = index_getnext_slot(scan, ForwardScanDirection, t->found);
+		if (alive)
+		{
+			other = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+			tid = t->found->tts_tid;
+		}
+		ExecClearTuple(t->found);
+		index_endscan(scan);
+		if (!TransactionIdIsValid(other))
+			return alive;
+		XactLockTableWait(other, t->rel, &tid, XLTW_InsertIndex);
+	}
+}
+
+/* Expressions of the defaults of all columns that `sent` does not name. */
+static void
+target_prepare_defaults(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum), void *arg)
+{
+	TupleDesc	desc = RelationGetDescr(t->rel);
+	MemoryContext old = MemoryContextSwitchTo(t->estate->es_query_cxt);
+
+	t->defaults = palloc0(sizeof(MmrDefault) * (desc->natts + 1));
+	t->ndefaults = 0;
+	t->defaults_ready = true;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Expr	   *expr;
+
+		if (att->attisdropped || att->attgenerated != '\0' || sent(arg, i + 1))
+			continue;
+		t->defaults[t->ndefaults].attnum = i + 1;
+		expr = (Expr *) build_column_default(t->rel, i + 1);
+		if (expr != NULL)
+			t->defaults[t->ndefaults].expr = ExecInitExpr(expression_planner(expr), NULL);
+		t->ndefaults++;
+	}
+	MemoryContextSwitchTo(old);
+}
+
+void
+mmr_target_complete(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum), void *arg,
+					bool found)
+{
+	TupleTableSlot *row = t->row;
+	TupleDesc	desc = RelationGetDescr(t->rel);
+
+	if (!t->defaults_ready)
+		target_prepare_defaults(t, sent, arg);
+	if (t->ndefaults > 0 && found)
+		slot_getallattrs(t->found);
+	for (int i = 0; i < t->ndefaults; i++)
+	{
+		MmrDefault *def = &t->defaults[i];
+		int			at = def->attnum - 1;
+
+		if (found)
+		{
+			row->tts_values[at] = t->found->tts_values[at];
+			row->tts_isnull[at] = t->found->tts_isnull[at];
+		}
+		else if (def->expr != NULL)
+			row->tts_values[at] = ExecEvalExprSwitchContext(def->expr,
+															GetPerTupleExprContext(t->estate),
+															&row->tts_isnull[at]);
+		else
+			row->tts_isnull[at] = true;
+	}
+	/* dropped and generated columns start as NULL */
+	for (int i = 0; i < desc->natts; i++)
+		if (TupleDescAttr(desc, i)->attisdropped || TupleDescAttr(desc, i)->attgenerated != '\0')
+		{
+			row->tts_values[i] = (Datum) 0;
+			row->tts_isnull[i] = true;
+		}
+}
+
+bool
+mmr_target_same(MmrTarget *t)
+{
+	TupleDesc	desc = RelationGetDescr(t->rel);
+
+	slot_getallattrs(t->found);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped || att->attgenerated != '\0')
+			continue;
+		if (t->row->tts_isnull[i] != t->found->tts_isnull[i])
+			return false;
+		if (!t->row->tts_isnull[i] &&
+			!datum_image_eq(t->row->tts_values[i], t->found->tts_values[i],
+							att->attbyval, att->attlen))
+			return false;
+	}
+	return true;
+}
+
+/* Generated columns and constraints of the row about to be written. */
+static void
+target_check_row(MmrTarget *t, CmdType operation)
+{
+	TupleConstr *constr = t->rel->rd_att->constr;
+
+	if (constr != NULL && constr->has_generated_stored)
+		ExecComputeStoredGenerated(t->rri, t->estate, t->row, operation);
+	if (constr != NULL)
+		ExecConstraints(t->rri, t->row, t->estate);
+	if (t->rel->rd_rel->relispartition)
+		ExecPartitionCheck(t->rri, t->row, t->estate, true);
+}
+
+void
+mmr_target_remove_tid(MmrTarget *t, ItemPointer tid)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	/* our own tuple is visible to us only after its command */
+	CommandCounterIncrement();
+	t->estate->es_output_cid = GetCurrentCommandId(true);
+	result = table_tuple_delete(t->rel, tid, t->estate->es_output_cid, t->estate->es_snapshot,
+								InvalidSnapshot, true, &failure, false);
+	if (result != TM_Ok)
+		elog(ERROR, "could not take back a row just written (%d)", (int) result);
+}
+
+/* Index entries of the row just written; DONE, or the row is taken out again. */
+static MmrWrite
+target_index(MmrTarget *t, bool update, List **recheck)
+{
+	bool		conflict = false;
+
+	*recheck = NIL;
+	if (t->rri->ri_NumIndices == 0)
+		return MMR_WRITE_DONE;
+	*recheck = ExecInsertIndexTuples(t->rri, t->row, t->estate, update, true, &conflict,
+									 t->arbiters);
+	/* a deferrable constraint is not checked later either: its trigger is silent for replicas */
+	if (!conflict && *recheck == NIL)
+		return MMR_WRITE_DONE;
+	mmr_target_remove_tid(t, &t->row->tts_tid);
+	return list_member_oid(*recheck, t->key->indexid) ? MMR_WRITE_RETRY : MMR_WRITE_COLLISION;
+}
+
+MmrWrite
+mmr_target_insert(MmrTarget *t)
+{
+	TriggerDesc *triggers = t->rri->ri_TrigDesc;
+	List	   *recheck;
+	MmrWrite	result;
+
+	if (triggers != NULL && triggers->trig_insert_before_row &&
+		!ExecBRInsertTriggers(t->estate, t->rri, t->row))
+		return MMR_WRITE_SKIPPED;
+	target_check_row(t, CMD_INSERT);
+	table_tuple_insert(t->rel, t->row, t->estate->es_output_cid, 0, NULL);
+	result = target_index(t, false, &recheck);
+	if (result == MMR_WRITE_DONE)
+		ExecARInsertTriggers(t->estate, t->rri, t->row, recheck, NULL);
+	return result;
+}
+
+/*
+ * Locks the found row before BEFORE triggers see it; false if it has changed.
+ * (They would follow a chain of updates, which is not for us to write on.)
+ */
+static bool
+target_lock(MmrTarget *t)
+{
+	ItemPointerData tid = t->found->tts_tid;
+	TM_FailureData failure;
+
+	return table_tuple_lock(t->rel, &tid, t->estate->es_snapshot, t->found,
+							t->estate->es_output_cid, LockTupleExclusive, LockWaitBlock, 0,
+							&failure) == TM_Ok;
+}
+
+MmrWrite
+mmr_target_update(MmrTarget *t)
+{
+	TriggerDesc *triggers = t->rri->ri_TrigDesc;
+	ItemPointerData tid = t->found->tts_tid;
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+	bool		update_indexes;
+	List	   *recheck;
+	MmrWrite	result;
+
+	if (triggers != NULL && triggers->trig_update_before_row)
+	{
+		EPQState	epq;
+		bool		go_on;
+
+		if (!target_lock(t))
+			return MMR_WRITE_RETRY;
+		EvalPlanQualInit(&epq, t->estate, NULL, NIL, -1);
+		go_on = ExecBRUpdateTriggers(t->estate, &epq, t->rri, &tid, NULL, t->row, &failure);
+		EvalPlanQualEnd(&epq);
+		if (!go_on)
+			return MMR_WRITE_SKIPPED;
+	}
+	target_check_row(t, CMD_UPDATE);
+	switch (table_tuple_update(t->rel, &tid, t->row, t->estate->es_output_cid,
+							   t->estate->es_snapshot, InvalidSnapshot, true, &failure,
+							   &lockmode, &update_indexes))
+	{
+		case TM_Ok:
+			break;
+		case TM_Updated:
+		case TM_Deleted:
+			return MMR_WRITE_RETRY;
+		default:
+			elog(ERROR, "could not update a row of table \"%s\"", RelationGetRelationName(t->rel));
+	}
+	recheck = NIL;
+	result = update_indexes ? target_index(t, true, &recheck) : MMR_WRITE_DONE;
+	if (result == MMR_WRITE_DONE)
+		ExecARUpdateTriggers(t->estate, t->rri, NULL, NULL, &tid, NULL, t->row, recheck, NULL,
+							 false);
+	return result;
+}
+
+MmrWrite
+mmr_target_delete(MmrTarget *t)
+{
+	TriggerDesc *triggers = t->rri->ri_TrigDesc;
+	ItemPointerData tid = t->found->tts_tid;
+	TM_FailureData failure;
+
+	if (triggers != NULL && triggers->trig_delete_before_row)
+	{
+		EPQState	epq;
+		bool		go_on;
+
+		if (!target_lock(t))
+			return MMR_WRITE_RETRY;
+		EvalPlanQualInit(&epq, t->estate, NULL, NIL, -1);
+		go_on = ExecBRDeleteTriggers(t->estate, &epq, t->rri, &tid, NULL, NULL);
+		EvalPlanQualEnd(&epq);
+		if (!go_on)
+			return MMR_WRITE_SKIPPED;
+	}
+	switch (table_tuple_delete(t->rel, &tid, t->estate->es_output_cid, t->estate->es_snapshot,
+							   InvalidSnapshot, true, &failure, false))
+	{
+		case TM_Ok:
+			break;
+		case TM_Updated:
+		case TM_Deleted:
+			return MMR_WRITE_RETRY;
+		default:
+			elog(ERROR, "could not delete a row of table \"%s\"", RelationGetRelationName(t->rel));
+	}
+	ExecARDeleteTriggers(t->estate, t->rri, &tid, NULL, NULL, false);
+	return MMR_WRITE_DONE;
+}
