@@ -15,6 +15,7 @@
 #include "fmgr.h"
 
 #include "capture.h"
+#include "ddl.h"
 #include "guc.h"
 #include "launcher.h"
 #include "shared.h"
@@ -31,5 +32,6 @@ _PG_init(void)
 	mmr_shared_init();
 	mmr_wake_init();
 	mmr_capture_init();
+	mmr_ddl_init();
 	mmr_launcher_init();
 }
