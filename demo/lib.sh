@@ -257,7 +257,7 @@ configure() {
 # wait_for SERVER: until what was committed there before is applied on the other
 wait_for() {
 	[ "$(sql "$1" --command="SELECT mmrepl.wait_for_sync('mysync', 60)")" = t ] ||
-		die "what was written on $1 has not reached the other server within a minute"
+		{ status; die "what was written on $1 has not reached the other server within a minute"; }
 }
 
 settle() {
@@ -277,8 +277,12 @@ status() {
 		FROM mmrepl.status"
 	{
 		for n in aaa01 aaa02; do
-			echo "$query" | psql -XqA -F '|' -P footer=off -v on="$n" -h "$work/$n" -p "${db_port[$n]}" \
-				-U postgres -d radius 2>/dev/null || echo "$n|||down"
+			if pg_isready -q -h "$work/$n" -p "${db_port[$n]}"; then
+				psql -XqA -F '|' -P footer=off -v ON_ERROR_STOP=1 -v on="$n" -h "$work/$n" -p "${db_port[$n]}" \
+					-U postgres -d radius --file=- <<<"$query"
+			else
+				echo "$n|||down"
+			fi
 		done
 	} | awk -F '|' '
 		/^on\|/ && seen++ { next }
