@@ -11,11 +11,13 @@ fi
 if [ -z "$major" ]; then
 	# the newest that is here to build with, else what this Debian calls postgresql
 	major=$(ls -d /usr/lib/postgresql/*/lib/pgxs/src/makefiles/pgxs.mk 2>/dev/null |
-		cut -d/ -f5 | sort -n | tail -n 1)
-	[ -n "$major" ] || major=$(apt-cache show postgresql 2>/dev/null |
-		sed -n 's/^Version: \([0-9]*\)+.*/\1/p' | head -n 1)
-	major=${major:-15}
+		cut -d/ -f5 | sort -n | tail -n 1) || true
 fi
+if [ -z "$major" ] && command -v apt-cache >/dev/null; then
+	[ "$(id -u)" != 0 ] || apt-get update -q >/dev/null || true
+	major=$(apt-cache show postgresql 2>/dev/null | sed -n 's/^Version: \([0-9]*\)+.*/\1/p' | head -n 1) || true
+fi
+major=${major:-15}
 
 wanted="gcc libc6-dev make perl libpq-dev libipc-run-perl faketime procps iproute2 util-linux"
 # a build of one's own (PG_CONFIG outside /usr) needs no packaged server
