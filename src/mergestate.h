@@ -18,7 +18,9 @@
 typedef struct MmrMergeTable
 {
 	uint32		number;			/* the sender's */
-	Relation	rel;			/* open and locked to the end of the transaction */
+	Oid			relid;
+	Oid			key_index;
+	Relation	rel;			/* open during a frame; locked to the end of the transaction */
 	MmrKey	   *key;
 	MmrRowFormat *format;
 	bool		record_all;		/* A4: more than one other node can change it */

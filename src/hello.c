@@ -1,0 +1,166 @@
+/*-------------------------------------------------------------------------
+ * hello.c
+ *	  The receiver's side of the handshake: who is it, may it, and where did
+ *	  the last batch of it end; and what an initial copy may fill.
+ *
+ * Floor 8.  Reads the configuration, progress, user tables.  Runs in a backend
+ * that a peer's pusher has opened here.
+ *
+ * Invariant: after a handshake no other backend of this database applies the
+ * same sync from the same node.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "apply.h"
+#include "errors.h"
+#include "node.h"
+#include "progress.h"
+#include "shared.h"
+#include "sweep.h"
+
+PG_FUNCTION_INFO_V1(mmrepl_hello);
+PG_FUNCTION_INFO_V1(mmrepl_copy_filled);
+
+/* An earlier connection of the same pusher may not have noticed yet that it is dead. */
+static void
+end_other_sessions(int32 sync_id, int32 node_id)
+{
+	LWLockAcquire(mmr_shared->lock, LW_SHARED);
+	for (int i = 0; i < mmr_shared->max_workers; i++)
+	{
+		MmrWorker  *w = &mmr_shared->workers[i];
+
+		if (w->kind == MMR_WORKER_APPLY && w->dboid == MyDatabaseId && w->sync_id == sync_id &&
+			w->node_id == node_id && w->pid != 0 && w->pid != MyProcPid)
+			kill(w->pid, SIGTERM);
+	}
+	LWLockRelease(mmr_shared->lock);
+}
+
+/* The claim against the configuration. */
+static MmrSync *
+hello_check(int32 sync_id, int32 node_id, int64 sysid, Oid dboid)
+{
+	MmrSync    *sync = mmr_membership_sync(sync_id);
+	MmrNode    *node = mmr_membership_node(node_id);
+
+	if (sync == NULL || node == NULL || sync->my_role == MMR_ROLE_NONE ||
+		mmr_membership_sync_node(sync, node_id) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_CONFIG),
+				 errmsg("sync %d from node %d is not in the configuration here", sync_id, node_id)));
+	if (node->system_identifier != sysid || node->database_oid != dboid)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_IDENTITY),
+				 errmsg("a server that is not db \"%s\" claims to be it", node->name),
+				 errdetail("System identifier or database oid differ from what they were when the db was added."),
+				 errhint("If it is a copy or a restored backup, take the db out with mmrepl.remove_db and add it again.")));
+	if (mmr_membership_stopped() || sync->paused)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_STOPPED),
+				 errmsg(sync->paused ? "sync \"%s\" is paused" : "mmrepl is stopped at the receiver of sync \"%s\"",
+						sync->name)));
+	return sync;
+}
+
+/*
+ * mmrepl._hello(protocol int, sync_id int, node_id int, system_identifier
+ * int8, database_oid oid, encoding text)
+ * returns (node_id int, "position" pg_snapshot, copied bool, now timestamptz)
+ */
+Datum
+mmrepl_hello(PG_FUNCTION_ARGS)
+{
+	int			protocol = PG_GETARG_INT32(0);
+	int32		sync_id = PG_GETARG_INT32(1);
+	int32		node_id = PG_GETARG_INT32(2);
+	char	   *encoding = text_to_cstring(PG_GETARG_TEXT_PP(5));
+	TupleDesc	desc;
+	Datum		v[4];
+	bool		n[4] = {0};
+	MmrProgress *p;
+
+	mmr_shared_require();
+	if (protocol != MMR_PROTOCOL_VERSION)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_PROTOCOL),
+				 errmsg("peer speaks protocol version %d, here it is %d", protocol, MMR_PROTOCOL_VERSION),
+				 errhint("Install the same version of mmrepl on all servers.")));
+	if (pg_char_to_encoding(encoding) != GetDatabaseEncoding())
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_SCHEMA),
+				 errmsg("peer's database has encoding %s, this one %s", encoding, GetDatabaseEncodingName())));
+	mmr_node_check();
+	mmr_membership_refresh();
+	hello_check(sync_id, node_id, PG_GETARG_INT64(3), PG_GETARG_OID(4));
+	end_other_sessions(sync_id, node_id);
+	if (mmr_shared_my_worker == NULL)
+		(void) mmr_shared_register_apply(sync_id, node_id);
+	mmr_apply_open(sync_id, node_id);
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	PushActiveSnapshot(GetLatestSnapshot());
+	p = mmr_progress_read(sync_id, node_id);
+	PopActiveSnapshot();
+	v[0] = Int32GetDatum(mmr_membership_my_id());
+	n[1] = p->position == NULL;
+	if (p->position != NULL)
+		v[1] = mmr_position_to_datum(p->position);
+	v[2] = BoolGetDatum(p->copied);
+	v[3] = TimestampTzGetDatum(GetCurrentTimestamp());
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), v, n)));
+}
+
+/*
+ * mmrepl._copy_filled(sync_id int) returns text[]: "schema.table" as pairs of
+ * elements of the members that have rows here which no entry of the log
+ * accounts for: an initial copy into empty tables leaves those alone.
+ */
+Datum
+mmrepl_copy_filled(PG_FUNCTION_ARGS)
+{
+	MmrSync    *sync;
+	MmrVersions *versions;
+	ListCell   *lc;
+	ArrayBuildState *result = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+
+	mmr_membership_refresh();
+	sync = mmr_membership_sync(PG_GETARG_INT32(0));
+	if (sync == NULL)
+		PG_RETURN_NULL();
+	versions = mmr_apply_versions(sync);
+	foreach(lc, sync->tables)
+	{
+		MmrMember  *m = lfirst(lc);
+		Relation	rel = OidIsValid(m->relid) ? try_table_open(m->relid, AccessShareLock) : NULL;
+		MmrKey	   *key = rel ? mmr_key_get(rel, m->key_index) : NULL;
+
+		if (key != NULL && mmr_sweep_has_rows(versions, rel, key))
+		{
+			accumArrayResult(result, CStringGetTextDatum(m->nspname), false, TEXTOID,
+							 CurrentMemoryContext);
+			accumArrayResult(result, CStringGetTextDatum(m->relname), false, TEXTOID,
+							 CurrentMemoryContext);
+		}
+		if (rel != NULL)
+			table_close(rel, AccessShareLock);
+	}
+	PopActiveSnapshot();
+	PG_RETURN_DATUM(makeArrayResult(result, CurrentMemoryContext));
+}
