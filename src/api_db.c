@@ -73,20 +73,24 @@ static const char *const sql_probe =
 
 /* ---- keeping connection strings out of the log ---- */
 
-/* Also says what to do about a connection that fails. */
+/* Also says what to do about a connection that fails, once we are that far. */
 static void
 guard_statement(void *arg)
 {
 	int			class = ERRCODE_TO_CATEGORY(geterrcode());
+	const bool *connecting = arg;
 
-	(void) arg;
 	errhidestmt(true);
+	if (!*connecting)
+		return;
 	if (class == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION))
 		errhint("Is the server running, and does it accept connections from this one? The connection string is used by the server's own user, here and on the other dbs.");
 	else if (class == ERRCODE_TO_CATEGORY(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION))
 		errhint("Check user and password in the connection string, and pg_hba.conf of that server.");
 	else if (geterrcode() == ERRCODE_INVALID_CATALOG_NAME)
 		errhint("Check dbname in the connection string, or create that database first.");
+	else if (geterrcode() == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		errhint("The role in the connection string creates the extension there, so it must be a superuser, or a superuser must have created it before.");
 }
 
 /* ---- looking at a database ---- */
@@ -246,7 +250,7 @@ insert_db(int32 node_id, const char *name, const char *conninfo, const Probe *p)
 }
 
 static void
-add_db(const char *name, const char *conninfo)
+add_db(const char *name, const char *conninfo, bool *connecting)
 {
 	int32		node_id;
 	MmrRemote  *remote;
@@ -257,6 +261,7 @@ add_db(const char *name, const char *conninfo)
 	mmr_names_require_new("db", name);
 	mmr_link_check_conninfo(conninfo);
 	node_id = next_node_id();
+	*connecting = true;
 	remote = mmr_remote_begin(node_id, name, conninfo, WAIT_NEW_DB);
 	p = probe(remote);
 	refuse_known(p, name);
@@ -288,13 +293,15 @@ add_db(const char *name, const char *conninfo)
 Datum
 mmrepl_add_db(PG_FUNCTION_ARGS)
 {
+	bool		connecting = false;
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
-		.callback = guard_statement
+		.callback = guard_statement,
+		.arg = &connecting
 	};
 
 	error_context_stack = &context;
-	add_db(mmr_names_name(fcinfo, 0, "name"), mmr_names_text(fcinfo, 1, "conninfo"));
+	add_db(mmr_names_name(fcinfo, 0, "name"), mmr_names_text(fcinfo, 1, "conninfo"), &connecting);
 	error_context_stack = context.previous;
 	PG_RETURN_VOID();
 }
@@ -331,12 +338,13 @@ change_conninfo(const char *name, const char *conninfo)
 }
 
 static void
-update_db(const char *name, const char *conninfo, const char *new_name)
+update_db(const char *name, const char *conninfo, const char *new_name, bool *connecting)
 {
 	mmr_config_begin();
 	mmr_names_require("db", name);
 	if (new_name && strcmp(new_name, name) != 0)
 		mmr_names_require_new("db", new_name);
+	*connecting = (conninfo != NULL);
 	if (conninfo)
 		change_conninfo(name, conninfo);
 	if (new_name)
@@ -352,14 +360,16 @@ update_db(const char *name, const char *conninfo, const char *new_name)
 Datum
 mmrepl_update_db(PG_FUNCTION_ARGS)
 {
+	bool		connecting = false;
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
-		.callback = guard_statement
+		.callback = guard_statement,
+		.arg = &connecting
 	};
 
 	error_context_stack = &context;
 	update_db(mmr_names_name(fcinfo, 0, "name"), mmr_names_optional(fcinfo, 1),
-			  mmr_names_optional_name(fcinfo, 2, "new_name"));
+			  mmr_names_optional_name(fcinfo, 2, "new_name"), &connecting);
 	error_context_stack = context.previous;
 	PG_RETURN_VOID();
 }
