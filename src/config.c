@@ -45,7 +45,7 @@
 #include "wake.h"
 
 /* ms; a waiting session here outlives any that another db makes wait for us */
-#define WAIT_LOCAL		15000
+#define WAIT_LOCAL		10000
 #define WAIT_REMOTE		8000
 #define WAIT_REMOTE_SHORT 2000
 

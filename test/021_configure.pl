@@ -3,13 +3,12 @@
 # wrongly if the documents were equal because nothing had been configured: so each step looks for what it did.
 use strict;
 use warnings;
-use utf8;
+use IPC::Run;
 use MmreplCluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-binmode(Test::More->builder->$_, ':encoding(UTF-8)') foreach qw(output failure_output todo_output);
 my $one = new_node('aaa01');
 my $two = new_node('aaa02');
 my @both = ($one, $two);
@@ -17,16 +16,6 @@ my $document = 'SELECT mmrepl._config_document()';
 my $version = 'SELECT config_version FROM mmrepl.local_node';
 my $triggers = "SELECT coalesce(string_agg(DISTINCT tgrelid::regclass::text, ' ' ORDER BY tgrelid::regclass::text), '')"
   . " FROM pg_trigger WHERE tgname LIKE 'mmrepl%'";
-
-# names as bytes: what Perl has decoded goes to psql as UTF-8
-sub utf8_sql
-{
-	my ($node, $text) = @_;
-	utf8::encode($text);
-	my $result = sql($node, $text);
-	utf8::decode($result);
-	return $result;
-}
 
 sub same_document
 {
@@ -43,10 +32,10 @@ sub says
 	return $err;
 }
 
-# names of every kind
+# names of every kind, as bytes
 my $long = 'ü' x 31 . 'x';
 my $dbname = q(it's "db" ä: 1);
-utf8_sql($_, <<"SQL") foreach @both;
+sql($_, <<"SQL") foreach @both;
 CREATE SCHEMA "Se ma";
 CREATE TABLE "Se ma"."t ""x"" ' ä" ("k ""1"" ' ö" serial PRIMARY KEY, "v v" text);
 CREATE TABLE "$long" ("$long" int PRIMARY KEY);
@@ -54,32 +43,32 @@ CREATE TABLE late (a serial PRIMARY KEY);
 CREATE TABLE plain (a int PRIMARY KEY);
 SQL
 my $quoted = $dbname =~ s/'/''/gr;
-utf8_sql($one, "CREATE EXTENSION mmrepl; SELECT mmrepl.add_db('$quoted', '" . conninfo($one) . "')");
-utf8_sql($one, "SELECT mmrepl.add_db('$long', '" . conninfo($two) . "')");
+sql($one, "CREATE EXTENSION mmrepl; SELECT mmrepl.add_db('$quoted', '" . conninfo($one) . "')");
+sql($one, "SELECT mmrepl.add_db('$long', '" . conninfo($two) . "')");
 same_document('two dbs');
-utf8_sql($one, <<"SQL");
+sql($one, <<"SQL");
 SELECT mmrepl.add_all_tables(exclude => '{late,plain}', relgroup => '$long');
 SELECT mmrepl.add_all_sequences(schemas => '{Se ma}', relgroup => '$long');
 SELECT mmrepl.add_sync('$long', '$long', array['$quoted:source', '$long:source'], onetimecopy => 2);
 SQL
 same_document('a sync');
-is(utf8_sql($two, 'SELECT name FROM mmrepl.db ORDER BY node_id'), "$dbname\n$long", 'names of dbs are right');
-is(utf8_sql($two, 'SELECT name, relgroup, dbgroup FROM mmrepl.sync'), "$long|$long|$long", 'names of groups are right');
+is(sql($two, 'SELECT name FROM mmrepl.db ORDER BY node_id'), "$dbname\n$long", 'names of dbs are right');
+is(sql($two, 'SELECT name, relgroup, dbgroup FROM mmrepl.sync'), "$long|$long|$long", 'names of groups are right');
 my $members = qq("Se ma"."t ""x"" ' ä" "$long");
-is(utf8_sql($_, $triggers), $members, 'triggers on ' . $_->name) foreach @both;
+is(sql($_, $triggers), $members, 'triggers on ' . $_->name) foreach @both;
 is(sql($one, "SELECT increment_by FROM pg_sequences WHERE schemaname = 'Se ma'"), '10', 'sequence interleaved here');
-is(utf8_sql($one, "SELECT count(*) FROM mmrepl.validate_sync('$long')"), '0', 'the sync is sound');
+is(sql($one, "SELECT count(*) FROM mmrepl.validate_sync('$long')"), '0', 'the sync is sound');
 
 # changed from the other db, while the sync runs
-utf8_sql($two, "SELECT mmrepl.add_table('late', relgroup => '$long')");
+sql($two, "SELECT mmrepl.add_table('late', relgroup => '$long')");
 same_document('a table added from the other db');
-like(utf8_sql($_, $triggers), qr/\blate\b/, 'its triggers on ' . $_->name) foreach @both;
-utf8_sql($one, "SELECT mmrepl.add_table('plain', relgroup => '$long')");
-utf8_sql($two, "SELECT mmrepl.remove_table('plain')");
+like(sql($_, $triggers), qr/\blate\b/, 'its triggers on ' . $_->name) foreach @both;
+sql($one, "SELECT mmrepl.add_table('plain', relgroup => '$long')");
+sql($two, "SELECT mmrepl.remove_table('plain')");
 same_document('a table removed from the other db');
 is(sql($_, $triggers . " AND tgrelid = 'plain'::regclass"), '', 'no triggers left on ' . $_->name) foreach @both;
-utf8_sql($one, "SELECT mmrepl.update_sync('$long', new_name => 'sync')");
-utf8_sql($two, "SELECT mmrepl.update_db('$quoted', new_name => 'aaa01'); SELECT mmrepl.update_db('$long', new_name => 'aaa02')");
+sql($one, "SELECT mmrepl.update_sync('$long', new_name => 'sync')");
+sql($two, "SELECT mmrepl.update_db('$quoted', new_name => 'aaa01'); SELECT mmrepl.update_db('$long', new_name => 'aaa02')");
 same_document('new names');
 
 # rolled back: nothing anywhere
