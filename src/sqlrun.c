@@ -13,8 +13,10 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 
 #include "catalog.h"
 #include "session.h"
@@ -34,6 +36,11 @@ begin(MmrSession *session, const char *sql, int nargs, const char *const *args)
 	Assert(nargs <= MAX_ARGS);
 	if (!mmr_session_become_owner(session))
 		mmr_catalog_require();
+	/* foreign keys work also for who loads a dump by hand */
+	if (SessionReplicationRole != SESSION_REPLICATION_ROLE_ORIGIN)
+		(void) set_config_option("session_replication_role", "origin",
+								 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
 	for (int i = 0; i < nargs; i++)
 	{
 		types[i] = TEXTOID;

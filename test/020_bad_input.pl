@@ -42,12 +42,16 @@ CREATE SEQUENCE here_seq;
 CREATE TABLE d1 (a int PRIMARY KEY, b int, c varchar(12), e int, g int GENERATED ALWAYS AS (b + 1) STORED);
 CREATE TABLE d2 (x int NOT NULL, y int PRIMARY KEY);
 CREATE TABLE d3 (x int, y text COLLATE "C", PRIMARY KEY (x));
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE TABLE d4 (x int PRIMARY KEY, m mood);
 CREATE ROLE plain LOGIN;
 SQL
 sql($two, <<'SQL');
 CREATE TABLE d1 (a int PRIMARY KEY, b text, c varchar(10), g int);
 CREATE TABLE d2 (x int PRIMARY KEY, y int NOT NULL);
 CREATE TABLE d3 (x int, y text);
+CREATE TYPE mood AS ENUM ('good', 'bad', 'ugly');
+CREATE TABLE d4 (x int PRIMARY KEY, m mood);
 SQL
 
 # before there is anything
@@ -68,6 +72,7 @@ SELECT mmrepl.add_sync('first', 'herd', '{aaa01:source,aaa02:source}');
 SELECT mmrepl.add_table('d1', relgroup => 'bad');
 SELECT mmrepl.add_table('d2', relgroup => 'bad');
 SELECT mmrepl.add_table('d3', relgroup => 'bad');
+SELECT mmrepl.add_table('d4', relgroup => 'bad');
 SELECT mmrepl.add_table('here_only', relgroup => 'bad');
 SELECT mmrepl.add_sequence('here_seq', relgroup => 'bad');
 SELECT mmrepl.add_table('other', relgroup => 'fine');
@@ -163,6 +168,7 @@ like($all, $_, "all that differs: $_") foreach
 	qr/public\.d2: the key is \(y\) on "aaa01", \(x\) on "aaa02"/,
 	qr/public\.d3: has no primary key on "aaa02"/,
 	qr/public\.d3: column "y" is text collate "C" on "aaa01", text on "aaa02"/,
+	qr/public\.d4: column "m" is public\.mood \(good, bad\) on "aaa01", public\.mood \(good, bad, ugly\) on "aaa02"/,
 	qr/public\.here_only: does not exist on "aaa02"/,
 	qr/public\.here_seq: does not exist on "aaa02"/;
 

@@ -193,6 +193,10 @@ BEGIN
     IF c.oid IS NOT NULL AND kind = 'r' THEN
         SELECT jsonb_object_agg(a.attname,
                 format_type(a.atttypid, a.atttypmod)
+                || CASE WHEN t.typtype = 'e'
+                   THEN (SELECT format(' (%s)', string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder))
+                         FROM pg_enum e WHERE e.enumtypid = t.oid)
+                   ELSE '' END
                 || CASE WHEN a.attcollation <> t.typcollation
                    THEN (SELECT format(' collate %I', l.collname) FROM pg_collation l WHERE l.oid = a.attcollation)
                    ELSE '' END
@@ -232,48 +236,36 @@ COMMENT ON FUNCTION mmrepl._describe_members(jsonb, bool) IS
     'takes members as an array of {n: schema, r: name, k: kind, i: key index}; gives the array of their _describe_member';
 
 CREATE FUNCTION mmrepl._compare_members(descriptions jsonb) RETURNS SETOF text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    m int;
-    member text;
-    r record;
-BEGIN
-    FOR m IN 0 .. coalesce(jsonb_array_length(descriptions->0->'members'), 0) - 1 LOOP
-        member := descriptions->0->'members'->m->>'name';
-        -- each by itself: what is wrong on several dbs is told once
-        FOR r IN SELECT d.v->'members'->m->>'problem' AS problem,
-                        string_agg(format('"%s"', d.v->>'db'), ', ' ORDER BY d.n) AS dbs
-            FROM jsonb_array_elements(descriptions) WITH ORDINALITY AS d(v, n)
-            WHERE d.v->'members'->m->>'problem' IS NOT NULL
-            GROUP BY 1 ORDER BY min(d.n)
-        LOOP
-            RETURN NEXT format('%s: %s on %s', member, r.problem, r.dbs);
-        END LOOP;
-        -- columns: one line for each that is not the same everywhere
-        FOR r IN SELECT c.col, string_agg(format('%s on "%s"', coalesce(d.v->'members'->m->'columns'->>c.col, 'missing'), d.v->>'db'), ', ' ORDER BY d.n) AS types
-            FROM (SELECT DISTINCT jsonb_object_keys(x.v->'members'->m->'columns') AS col
-                  FROM jsonb_array_elements(descriptions) AS x(v)) c
-            CROSS JOIN jsonb_array_elements(descriptions) WITH ORDINALITY AS d(v, n)
-            WHERE (d.v->'members'->m->>'exists')::bool
-            GROUP BY c.col
-            HAVING count(DISTINCT coalesce(d.v->'members'->m->'columns'->>c.col, '')) > 1
-            ORDER BY c.col
-        LOOP
-            RETURN NEXT format('%s: column "%s" is %s', member, r.col, r.types);
-        END LOOP;
-        FOR r IN SELECT string_agg(format('(%s) on "%s"',
-                        (SELECT string_agg(k, ', ') FROM jsonb_array_elements_text(d.v->'members'->m->'key') AS k),
-                        d.v->>'db'), ', ' ORDER BY d.n) AS keys
-            FROM jsonb_array_elements(descriptions) WITH ORDINALITY AS d(v, n)
-            WHERE jsonb_typeof(d.v->'members'->m->'key') = 'array'
-            HAVING count(DISTINCT d.v->'members'->m->'key') > 1
-        LOOP
-            RETURN NEXT format('%s: the key is %s', member, r.keys);
-        END LOOP;
-    END LOOP;
-END
+    WITH d AS MATERIALIZED (
+        SELECT x.n AS dbn, format('"%s"', x.v->>'db') AS db, m.n AS mn, m.v->>'name' AS name,
+            m.v->>'problem' AS problem, (m.v->>'exists')::bool AS here, m.v->'columns' AS columns, m.v->'key' AS key
+        FROM jsonb_array_elements($1) WITH ORDINALITY AS x(v, n)
+        CROSS JOIN LATERAL jsonb_array_elements(x.v->'members') WITH ORDINALITY AS m(v, n)),
+    -- each by itself: what is wrong on several dbs is told once
+    problems AS (
+        SELECT mn, 1 AS part, min(dbn)::text AS item,
+            format('%s: %s on %s', min(name), problem, string_agg(db, ', ' ORDER BY dbn)) AS line
+        FROM d WHERE problem IS NOT NULL GROUP BY mn, problem),
+    -- columns that are not the same everywhere
+    columns AS (
+        SELECT d.mn, 2, c.item,
+            format('%s: column "%s" is %s', min(d.name), c.item,
+                string_agg(format('%s on %s', coalesce(d.columns->>c.item, 'missing'), d.db), ', ' ORDER BY d.dbn))
+        FROM (SELECT DISTINCT d.mn, k.item FROM d CROSS JOIN LATERAL jsonb_object_keys(d.columns) AS k(item)) c
+        JOIN d ON d.mn = c.mn AND d.here
+        GROUP BY d.mn, c.item
+        HAVING count(DISTINCT coalesce(d.columns->>c.item, '')) > 1),
+    keys AS (
+        SELECT mn, 3, '',
+            format('%s: the key is %s', min(name), string_agg(format('(%s) on %s',
+                (SELECT string_agg(k, ', ') FROM jsonb_array_elements_text(key) AS k), db), ', ' ORDER BY dbn))
+        FROM d WHERE jsonb_typeof(key) = 'array'
+        GROUP BY mn HAVING count(DISTINCT key) > 1)
+    SELECT line FROM (SELECT * FROM problems UNION ALL SELECT * FROM columns UNION ALL SELECT * FROM keys) p
+    ORDER BY mn, part, item
 $$;
 REVOKE ALL ON FUNCTION mmrepl._compare_members(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._compare_members(jsonb) IS
