@@ -54,7 +54,9 @@ typedef struct AttachWanted
 PG_FUNCTION_INFO_V1(mmrepl_attach_reconcile);
 PG_FUNCTION_INFO_V1(mmrepl_attach_problem);
 
-static List *attach_wanted(void);
+static List *attach_plan(List **drop, bool warn);
+static List *attach_relids(List *wanted);
+static List *attach_wanted(bool warn);
 static List *attach_present(void);
 static const char *attach_examine(Relation rel, const AttachWanted *wanted);
 static const char *attach_examine_row(const Trigger *trigger, const AttachWanted *wanted);
@@ -74,42 +76,70 @@ void
 mmr_attach_reconcile(void)
 {
 	MmrSession	save;
-	List	   *wanted;
-	List	   *create = NIL;
-	List	   *create_relids = NIL;
-	List	   *drop = NIL;
+	List	   *create;
+	List	   *drop;
 	ListCell   *lc;
 
 	if (!mmr_session_become_owner(&save))
 		return;
+	create = attach_plan(&drop, true);
+	mmr_locking_acquire(attach_relids(create), ShareRowExclusiveLock);
+	foreach(lc, create)
+		attach_create(lfirst(lc));
+	mmr_locking_acquire(drop, AccessExclusiveLock);
+	foreach(lc, drop)
+		attach_drop(lfirst_oid(lc));
+	mmr_session_restore(&save);
+}
 
-	wanted = attach_wanted();
-	drop = attach_present();
+void
+mmr_attach_probe(void)
+{
+	MmrSession	save;
+	List	   *create;
+	List	   *drop;
+
+	if (!mmr_session_become_owner(&save))
+		return;
+	create = attach_plan(&drop, false);
+	mmr_locking_probe(attach_relids(create), ShareRowExclusiveLock);
+	mmr_locking_probe(drop, AccessExclusiveLock);
+	mmr_session_restore(&save);
+}
+
+/* Tables (AttachWanted) whose triggers have to be made or corrected; *drop: oids of those that must not have any. */
+static List *
+attach_plan(List **drop, bool warn)
+{
+	List	   *create = NIL;
+	ListCell   *lc;
+	List	   *wanted = attach_wanted(warn);
+
+	*drop = attach_present();
 	foreach(lc, wanted)
 	{
 		AttachWanted *w = lfirst(lc);
 		Relation	rel = try_relation_open(w->relid, AccessShareLock);
 
-		drop = list_delete_oid(drop, w->relid);
+		*drop = list_delete_oid(*drop, w->relid);
 		if (rel == NULL)
 			continue;
 		if (attach_examine(rel, w) != NULL)
-		{
 			create = lappend(create, w);
-			create_relids = lappend_oid(create_relids, w->relid);
-		}
 		relation_close(rel, AccessShareLock);
 	}
+	return create;
+}
 
-	mmr_locking_acquire(create_relids, ShareRowExclusiveLock);
-	foreach(lc, create)
-		attach_create(lfirst(lc));
+static List *
+attach_relids(List *wanted)
+{
+	List	   *relids = NIL;
+	ListCell   *lc;
 
-	mmr_locking_acquire(drop, AccessExclusiveLock);
-	foreach(lc, drop)
-		attach_drop(lfirst_oid(lc));
-
-	mmr_session_restore(&save);
+	foreach(lc, wanted)
+		relids = lappend_oid(relids, ((AttachWanted *) lfirst(lc))->relid);
+	return relids;
 }
 
 const char *
@@ -127,7 +157,7 @@ mmr_attach_problem(Oid relid)
 
 /* Tables of syncs in which this node is a source. */
 static List *
-attach_wanted(void)
+attach_wanted(bool warn)
 {
 	List	   *result = NIL;
 	List	   *seen = NIL;
@@ -154,10 +184,11 @@ attach_wanted(void)
 				continue;
 			if (!OidIsValid(member->relid))
 			{
-				ereport(WARNING,
-						(errcode(ERRCODE_UNDEFINED_TABLE),
-						 errmsg("table \"%s.%s\" of sync \"%s\" does not exist here",
-								member->nspname, member->relname, sync->name)));
+				if (warn)
+					ereport(WARNING,
+							(errcode(ERRCODE_UNDEFINED_TABLE),
+							 errmsg("table \"%s.%s\" of sync \"%s\" does not exist here",
+									member->nspname, member->relname, sync->name)));
 				continue;
 			}
 			if (!OidIsValid(member->key_index))

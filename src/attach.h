@@ -18,6 +18,13 @@
  */
 extern void mmr_attach_reconcile(void);
 
+/*
+ * Waits until that could be done without waiting, and keeps no lock: to be
+ * asked of all nodes before the first of them does it, because each then
+ * holds its locks until the last is done.
+ */
+extern void mmr_attach_probe(void);
+
 /* Names what is wrong with the triggers of the table, or NULL: "missing", "disabled", ... */
 extern const char *mmr_attach_problem(Oid relid);
 

@@ -164,7 +164,11 @@ forget_progress(void)
 					" FOR UPDATE SKIP LOCKED)", 0, NULL);
 }
 
-/* The tables hold another configuration now: make this database what they say (but for sequences). */
+/*
+ * The tables hold another configuration now: make this database what they say.
+ * strict: others do that in the same transaction; then only look whether the
+ * locks can be had, for nobody may hold any while another still waits.
+ */
 static void
 settle_here(bool strict, int pushers_before)
 {
@@ -172,7 +176,13 @@ settle_here(bool strict, int pushers_before)
 	mmr_membership_refresh();
 	if (strict && mmr_slots_pushers() > pushers_before)
 		mmr_slots_check();
-	mmr_attach_reconcile();
+	if (strict)
+	{
+		mmr_attach_probe();
+		mmr_sequence_probe();
+	}
+	else
+		mmr_attach_reconcile();
 	forget_progress();
 	mmr_wake_at_commit();
 }
@@ -214,7 +224,7 @@ document_has_me(const char *doc, int32 node_id, const State *mine)
 /*
  * Puts a document that came from elsewhere in place of ours.  strict: it is
  * part of a call that changes the configuration on all dbs now; then the
- * caller settles the sequences.  False if we have it already.
+ * caller settles triggers and sequences.  False if we have it already.
  */
 static bool
 receive(const char *doc, int32 node_id, bool strict)
@@ -500,6 +510,9 @@ mmr_config_publish(List *required)
 	else
 	{
 		settle_here(true, pushers);
+		foreach(lc, links)
+			PQclear(mmr_link_exec(lfirst(lc), "SELECT mmrepl._attach_reconcile()", 0, NULL));
+		mmr_attach_reconcile();
 		mmr_sequence_settle(links, ids);
 	}
 }

@@ -34,7 +34,8 @@
 #include "locking.h"
 
 #define LOCKING_PATIENCE	300 /* ms, one attempt */
-#define LOCKING_TOTAL		10000	/* ms, all attempts */
+#define LOCKING_TOTAL		3000	/* ms, all attempts, when others may hold locks for us elsewhere */
+#define LOCKING_TOTAL_PROBE	10000	/* ms, all attempts, when nobody does */
 #define LOCKING_PAUSE		100 /* ms after the first attempt; doubles */
 #define LOCKING_PAUSE_MAX	1000
 
@@ -57,22 +58,35 @@ static const char *const sql_blockers =
 " AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND l.mode = ANY ($2)"
 " ORDER BY a.xact_start LIMIT 1";
 
-static bool locking_try(const List *relids, LOCKMODE mode);
-static void locking_raise(const List *relids, LOCKMODE mode) pg_attribute_noreturn();
+static void locking_repeat(const List *relids, LOCKMODE mode, bool keep, int total);
+static bool locking_try(const List *relids, LOCKMODE mode, bool keep);
+static void locking_raise(const List *relids, LOCKMODE mode, int total) pg_attribute_noreturn();
 static bool locking_blocker(const List *relids, LOCKMODE mode, char **who, char **hint);
 
 void
 mmr_locking_acquire(const List *relids, LOCKMODE mode)
 {
-	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKING_TOTAL);
+	locking_repeat(relids, mode, true, LOCKING_TOTAL);
+}
+
+void
+mmr_locking_probe(const List *relids, LOCKMODE mode)
+{
+	locking_repeat(relids, mode, false, LOCKING_TOTAL_PROBE);
+}
+
+static void
+locking_repeat(const List *relids, LOCKMODE mode, bool keep, int total)
+{
+	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), total);
 	long		pause = LOCKING_PAUSE;
 
 	if (relids == NIL)
 		return;
-	while (!locking_try(relids, mode))
+	while (!locking_try(relids, mode, keep))
 	{
 		if (GetCurrentTimestamp() >= give_up)
-			locking_raise(relids, mode);
+			locking_raise(relids, mode, total);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 pause, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
@@ -83,7 +97,7 @@ mmr_locking_acquire(const List *relids, LOCKMODE mode)
 
 /* One attempt, in a subtransaction: its end gives the locks back, or keeps them. */
 static bool
-locking_try(const List *relids, LOCKMODE mode)
+locking_try(const List *relids, LOCKMODE mode, bool keep)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -111,8 +125,11 @@ locking_try(const List *relids, LOCKMODE mode)
 			LockRelationOid(lfirst_oid(lc), mode);
 		}
 		AtEOXact_GUC(true, nest);
-		ReleaseCurrentSubTransaction();
 		got = true;
+		if (keep)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
@@ -131,7 +148,7 @@ locking_try(const List *relids, LOCKMODE mode)
 }
 
 static void
-locking_raise(const List *relids, LOCKMODE mode)
+locking_raise(const List *relids, LOCKMODE mode, int total)
 {
 	char	   *who = NULL;
 	char	   *hint = NULL;
@@ -142,8 +159,8 @@ locking_raise(const List *relids, LOCKMODE mode)
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 			 list_length(relids) == 1 ?
-			 errmsg("could not lock \"%s\" within %d s", name ? name : "?", LOCKING_TOTAL / 1000) :
-			 errmsg("could not lock %d relations at once within %d s", list_length(relids), LOCKING_TOTAL / 1000),
+			 errmsg("could not lock \"%s\" within %d s", name ? name : "?", total / 1000) :
+			 errmsg("could not lock %d relations at once within %d s", list_length(relids), total / 1000),
 			 found ? errdetail_internal("%s", who) : 0,
 			 found ? errhint("%s", hint) :
 			 errhint("Try again when fewer long transactions run.")));

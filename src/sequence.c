@@ -84,7 +84,7 @@ PG_FUNCTION_INFO_V1(mmrepl_sequence_problem);
 
 static char *sequence_collect(void);
 static void sequence_apply(const char *floors, bool restore_all);
-static List *sequence_lock(List *items);
+static List *sequence_lock(List *items, bool keep);
 static void sequence_used(const MmrSeqPlan *item, SeqUsed *used);
 static bool sequence_rows(const MmrSeqPlan *item, int64 *value);
 static bool sequence_has_index(Oid relid, AttrNumber attnum);
@@ -134,6 +134,17 @@ mmr_sequence_restore_all(void)
 	sequence_apply("[]", true);
 }
 
+void
+mmr_sequence_probe(void)
+{
+	MmrSession	save;
+
+	if (!mmr_session_become_owner(&save))
+		return;
+	(void) sequence_lock(mmr_seqplan_make(false), false);
+	mmr_session_restore(&save);
+}
+
 const char *
 mmr_sequence_problem(const char *nspname, const char *relname)
 {
@@ -170,7 +181,7 @@ sequence_collect(void)
 	if (!mmr_session_become_owner(&save))
 		return pstrdup("[]");
 	items = mmr_seqplan_make(false);
-	changing = sequence_lock(items);
+	changing = sequence_lock(items, true);
 	foreach(lc, items)
 	{
 		MmrSeqPlan    *item = lfirst(lc);
@@ -198,9 +209,9 @@ sequence_collect(void)
 	return out.data;
 }
 
-/* Locks the sequences that have to change, and gives them. */
+/* Locks the sequences that have to change (only looks whether it can, without keep), and gives them. */
 static List *
-sequence_lock(List *items)
+sequence_lock(List *items, bool keep)
 {
 	List	   *changing = NIL;
 	List	   *relids = NIL;
@@ -210,17 +221,17 @@ sequence_lock(List *items)
 	{
 		MmrSeqPlan    *item = lfirst(lc);
 
-		if (!OidIsValid(item->relid))
-			ereport(WARNING,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("sequence %s does not exist here", item->name)));
-		else if (!item->wanted || mmr_seqplan_difference(item) != NULL)
+		if (OidIsValid(item->relid) &&
+			(!item->wanted || mmr_seqplan_difference(item) != NULL))
 		{
 			changing = lappend(changing, item);
 			relids = lappend_oid(relids, item->relid);
 		}
 	}
-	mmr_locking_acquire(relids, ShareRowExclusiveLock);
+	if (keep)
+		mmr_locking_acquire(relids, ShareRowExclusiveLock);
+	else
+		mmr_locking_probe(relids, ShareRowExclusiveLock);
 	return changing;
 }
 
@@ -368,12 +379,27 @@ sequence_apply(const char *floors, bool restore_all)
 {
 	MmrSession	save;
 	List	   *known;
+	List	   *items;
 	ListCell   *lc;
 
 	if (!mmr_session_become_owner(&save))
 		return;
 	known = sequence_floors(floors);
-	foreach(lc, sequence_lock(mmr_seqplan_make(restore_all)))
+	items = mmr_seqplan_make(restore_all);
+	foreach(lc, items)
+	{
+		MmrSeqPlan *item = lfirst(lc);
+
+		if (OidIsValid(item->relid))
+			continue;
+		if (!item->wanted)
+			sequence_note(item);	/* dropped: nothing to restore */
+		else
+			ereport(WARNING,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("sequence %s does not exist here", item->name)));
+	}
+	foreach(lc, sequence_lock(items, true))
 	{
 		MmrSeqPlan    *item = lfirst(lc);
 		SeqUsed		floor;

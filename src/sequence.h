@@ -37,7 +37,13 @@
 extern void mmr_sequence_settle(List *links, List *node_ids);
 
 /*
- * The same for this database alone: for one that was away when the
+ * Waits until the sequences here that have to change are not in use, and
+ * keeps no lock; see mmr_attach_probe.
+ */
+extern void mmr_sequence_probe(void);
+
+/*
+ * As settle, for this database alone: for one that was away when the
  * configuration changed and now adopts it.  Other sides are not asked: new
  * values start above what was used here.
  */
