@@ -159,12 +159,18 @@ static void
 append_write(MmrAppender *a)
 {
 	CommandId	cid = GetCurrentCommandId(true);
+	bool		pushed = !HaveRegisteredOrActiveSnapshot();
 
+	/* at commit there is none, and the segments have TOAST tables, if only by their columns' types */
+	if (pushed)
+		PushActiveSnapshot(GetTransactionSnapshot());
 	if (a->nruns == 1)
 		heap_insert(a->rel, ExecFetchSlotHeapTuple(slots[0], true, NULL), cid,
 					TABLE_INSERT_NO_LOGICAL, NULL);
 	else if (a->nruns > 1)
 		heap_multi_insert(a->rel, slots, a->nruns, cid, TABLE_INSERT_NO_LOGICAL, NULL);
+	if (pushed)
+		PopActiveSnapshot();
 	for (int i = 0; i < a->nruns; i++)
 		ExecClearTuple(slots[i]);
 	a->nruns = 0;

@@ -56,7 +56,7 @@ static const char *const sql_blockers =
 " WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)"
 " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
 " AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND l.mode = ANY ($2)"
-" ORDER BY a.xact_start LIMIT 1";
+" ORDER BY coalesce(a.xact_start, p.prepared) LIMIT 1";
 
 static void locking_repeat(const List *relids, LOCKMODE mode, bool keep, int total);
 static bool locking_try(const List *relids, LOCKMODE mode, bool keep);
