@@ -6,6 +6,9 @@
 #	PROVE_JOBS	TAP files at once
 set -u
 
+# nothing here waits that long unless something is wrong
+export PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-60}
+
 tests=${TESTS:-regress isolation tap}
 out=$MMR_WORK/logs
 passed=0 failed=0 skipped=0

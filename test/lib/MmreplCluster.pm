@@ -143,7 +143,7 @@ sub _status
 	return $text;
 }
 
-# Waits until all that is committed on every node is applied on every other. Two rounds: what a node decides while
+# Waits until all that is committed on every node is applied on every other; dies if that does not happen. Two rounds: what a node decides while
 # it applies (a conflict between unique keys) travels too.
 sub wait_synced
 {
@@ -157,7 +157,7 @@ sub wait_synced
 			next if $rc == 0 && $out !~ /^f/m;
 			fail("all of " . $node->name . " reached the others: $err");
 			diag(_status($_)) foreach @nodes;
-			return 0;
+			die "nothing more to learn here\n";
 		}
 	}
 	return 1;
