@@ -71,6 +71,29 @@ sql($one, "SELECT mmrepl.update_sync('$long', new_name => 'sync')");
 sql($two, "SELECT mmrepl.update_db('$quoted', new_name => 'aaa01'); SELECT mmrepl.update_db('$long', new_name => 'aaa02')");
 same_document('new names');
 
+# over connections of a role that may only call functions
+sql_all("CREATE ROLE courier LOGIN; GRANT USAGE ON SCHEMA mmrepl TO courier; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA mmrepl TO courier", @both);
+sql($one, "SELECT mmrepl.update_db('" . $_->name . "', conninfo => '" . conninfo($_) . " user=courier')") foreach @both;
+sql($one, "SELECT mmrepl.add_table('plain', relgroup => '$long')");
+same_document('by a role that is no superuser');
+like(sql($_, $triggers), qr/\bplain\b/, 'triggers of a table it does not own on ' . $_->name) foreach @both;
+sql($two, "SELECT mmrepl.remove_table('plain')");
+is(sql($_, $triggers . " AND tgrelid = 'plain'::regclass"), '', 'taken back on ' . $_->name) foreach @both;
+
+# documents that are not for this db
+my $given = sql($one, $document) =~ s/'/''/gr;
+is(sql($two, "SELECT mmrepl._config_receive('$given', 2, false)"), 'f', 'the same document again is nothing new');
+like(sql_error($two, "SELECT mmrepl._config_receive('$given'::jsonb || '{\"version\": 1}', 2, false)"),
+	qr/holds a newer configuration/, 'an older one is refused');
+like(sql_error($two, "SELECT mmrepl._config_receive('$given'::jsonb || '{\"version\": 1000, \"config_id\": \"00000000-0000-0000-0000-000000000000\"}', 2, false)"),
+	qr/belongs to another configuration.*HINT:/s, 'one of another configuration is refused');
+like(sql_error($two, "SELECT mmrepl._config_receive('$given'::jsonb || '{\"version\": 1000}', 1, false)"),
+	qr/sent to the wrong database/, 'one for another db is refused');
+like(sql_error($two, "SELECT mmrepl._config_receive('$given'::jsonb || '{\"version\": 1000, \"format\": 2}', 2, false)"),
+	qr/unknown format.*HINT:/s, 'one of another format is refused');
+like(sql_error($two, "SELECT mmrepl._config_receive('{\"db\": []}', 2, false)"), qr/unknown format/, 'one without anything is refused');
+same_document('after all those');
+
 # rolled back: nothing anywhere
 my $before = sql($one, $document);
 sql($one, "BEGIN; SELECT mmrepl.add_relgroup('gone'); ROLLBACK");
@@ -152,7 +175,7 @@ foreach my $node (@both)
 sql($two, "SELECT mmrepl.remove_db('aaa02')");
 is(sql($two, 'SELECT node_id, config_id FROM mmrepl.local_node') . sql($two, 'SELECT count(*) FROM mmrepl.db'), '|0', 'a removed db knows nothing more');
 is(sql($one, 'SELECT string_agg(name, \',\') FROM mmrepl.db'), 'aaa01', 'and is not known any more');
-sql($one, "SELECT mmrepl.add_db('aaa02', '" . conninfo($two) . "')");
+sql($one, "SELECT mmrepl.add_db('aaa02', '" . conninfo($two) . " user=courier')");
 is(sql($two, 'SELECT node_id FROM mmrepl.local_node'), '3', 'it comes back under a new id');
 same_document('added again');
 
@@ -170,6 +193,6 @@ foreach my $node (@both)
 	is(sql($node, 'INSERT INTO late DEFAULT VALUES RETURNING 1'), '1', 'tables work on ' . $node->name);
 }
 $_->stop foreach @both;
-log_clean($_, qr/cannot PREPARE|cannot commit|configuration is being changed|newer configuration|could not connect|cannot be used|terminating connection|shutting down|starting up/)
+log_clean($_, qr/unknown format|wrong database|another configuration|cannot PREPARE|cannot commit|configuration is being changed|newer configuration|could not connect|cannot be used|terminating connection|shutting down|starting up/)
   foreach @both;
 done_testing();
