@@ -46,9 +46,8 @@ slot_to_jsonb(TupleTableSlot *slot)
 	return row_to_jsonb(ExecFetchSlotHeapTupleDatum(slot));
 }
 
-/* The key as an object of its columns. */
-static Datum
-key_to_jsonb(MmrKey *key, const Datum *values)
+Datum
+mmr_conflict_log_key(MmrKey *key, const Datum *values)
 {
 	TupleDesc	desc = CreateTemplateTupleDesc(key->ncolumns);
 	bool		nulls[INDEX_MAX_KEYS] = {0};
@@ -90,7 +89,7 @@ mmr_conflict_log_write(const MmrConflictRecord *c)
 	v[1] = DirectFunctionCall1(namein, CStringGetDatum(get_namespace_name(RelationGetNamespace(c->rel))));
 	v[2] = NameGetDatum(&c->rel->rd_rel->relname);
 	if (c->key_values != NULL)
-		v[3] = key_to_jsonb(c->key, c->key_values);
+		v[3] = mmr_conflict_log_key(c->key, c->key_values);
 	else
 		n[3] = 'n';
 	v[4] = CStringGetTextDatum(mmr_conflict_name(c->conflict));

@@ -36,4 +36,7 @@ typedef struct MmrConflictRecord
  */
 extern void mmr_conflict_log_write(const MmrConflictRecord *c);
 
+/* A key as people read it: jsonb, an object of its columns. */
+extern Datum mmr_conflict_log_key(MmrKey *key, const Datum *values);
+
 #endif							/* MMR_CONFLICT_LOG_H */
