@@ -1,0 +1,531 @@
+/*-------------------------------------------------------------------------
+ * batch.c
+ *	  What a peer has not seen yet.
+ *
+ * Floor 6.  Reads the log, progress, user tables.  Runs in pushers.
+ *
+ * One scan of what is new in the log does two things: entries recorded for
+ * others, and TRUNCATEs, go into a table of versions; runs authored here that
+ * the peer has not seen are kept aside.  Then, chunk by chunk, the keys
+ * of those runs get the newest version known (B4) and the row as the snapshot
+ * sees it.  When there are too many runs to keep, the log is scanned once
+ * more instead, so memory is bounded whatever the size of the batch.
+ *
+ * A key that turns up in several chunks is sent several times, always with
+ * the same row; its newest version is among the labels, so it ends with that.
+ *
+ * Invariant: every key with an entry authored here that S2 sees and S1 did not
+ * is in the batch, and everything in it is as S2 sees it.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "miscadmin.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "batch.h"
+#include "guc.h"
+#include "outgoing.h"
+#include "progress.h"
+#include "seqcopy.h"
+#include "versions.h"
+
+/* Runs kept in memory, bytes; keys looked up and sent together. */
+#define KEEP_BYTES		(8 * 1024 * 1024)
+#define CHUNK_KEYS		2048
+#define CHUNK_SLOTS		(2 * CHUNK_KEYS)	/* power of two */
+
+typedef struct ChunkItem
+{
+	MmrChange	change;			/* newest authored here; key bytes in chunk_cxt */
+	uint64		hash;
+	MmrOutgoing *table;
+	int			order;
+} ChunkItem;
+
+struct MmrBatch
+{
+	int32		sync_id;
+	int32		peer;
+	int32		my_node;
+	MmrSync    *sync;
+	MemoryContext cxt;			/* for the pusher's life */
+	MemoryContext batch_cxt;	/* from prepare to done */
+	MemoryContext chunk_cxt;
+	MemoryContext row_cxt;
+	MmrVersions *versions;		/* of entries recorded here, and of TRUNCATEs */
+	HTAB	   *tables;			/* relid -> TableRef */
+
+	const MmrPosition *from;
+	MmrPosition *to;
+	Snapshot	snapshot;
+	int64		undecided;
+	int64		pending;
+	StringInfoData runs;		/* xid, length, bytes: of runs to be sent */
+	bool		overflow;		/* more of them than fit */
+	List	   *sequences;
+
+	/* emission */
+	MmrFrameSink sink;
+	void	   *sink_arg;
+	StringInfoData frame;
+	int64		ts;				/* of the last item in the frame */
+	uint32		ntables;		/* described in this batch */
+	bool		stale;
+	ChunkItem  *items;
+	int			nitems;
+	int16	   *slots;
+};
+
+/* A member and its way out. */
+typedef struct TableRef
+{
+	Oid			relid;			/* hash key */
+	MmrMember  *member;			/* NULL: not of this sync */
+	uint64		looked_up;		/* batch in which that was found out */
+	MmrOutgoing out;
+} TableRef;
+
+static uint64 batch_number = 0;
+
+static TableRef *
+batch_table(MmrBatch *b, Oid relid)
+{
+	bool		found;
+	TableRef   *t = hash_search(b->tables, &relid, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		memset(t, 0, sizeof(*t));
+		t->relid = relid;
+		t->out.relid = relid;
+		t->out.parent = b->cxt;
+	}
+	if (t->looked_up != batch_number)
+	{
+		t->looked_up = batch_number;
+		t->member = mmr_membership_table(b->sync, relid);
+		t->out.number = 0;
+	}
+	return t;
+}
+
+static MmrKey *
+batch_find_key(void *arg, Oid relid)
+{
+	TableRef   *t = batch_table(arg, relid);
+	Relation	rel;
+	MmrKey	   *key;
+
+	if (t->member == NULL || (rel = try_table_open(relid, AccessShareLock)) == NULL)
+		return NULL;
+	key = mmr_key_get(rel, t->member->key_index);
+	table_close(rel, AccessShareLock);
+	return key;
+}
+
+/* Changes of the run that this sync's peer is to get. */
+static int
+batch_count(MmrBatch *b, MmrRun run)
+{
+	MmrChange	change;
+	TableRef   *t = NULL;
+	int			n = 0;
+
+	while (mmr_changelog_next(&run, &change))
+	{
+		if (change.dot.node != b->my_node)
+			continue;
+		if (t == NULL || t->relid != change.relid)
+			t = batch_table(b, change.relid);
+		n += t->member != NULL;
+	}
+	return n;
+}
+
+/* Keeps a run for sending, if it holds something for this peer; does it belong into versions too? */
+static bool
+batch_filter(void *arg, MmrRun *run, const char *data, int len)
+{
+	MmrBatch   *b = arg;
+	int			n;
+
+	if (!mmr_position_covers(b->from, run->xid) && (n = batch_count(b, *run)) > 0)
+	{
+		b->pending += n;
+		if (!b->overflow && b->runs.len + len < KEEP_BYTES)
+		{
+			appendBinaryStringInfo(&b->runs, (char *) &run->xid, sizeof(uint64));
+			appendBinaryStringInfo(&b->runs, (char *) &len, sizeof(int));
+			appendBinaryStringInfo(&b->runs, data, len);
+		}
+		else
+			b->overflow = true;
+	}
+	return run->recorded || run->has_truncate;
+}
+
+MmrBatch *
+mmr_batch_create(MemoryContext cxt, int32 sync_id, int32 peer)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	MmrBatch   *b = palloc0(sizeof(MmrBatch));
+	HASHCTL		ctl = {0};
+
+	b->cxt = cxt;
+	b->sync_id = sync_id;
+	b->peer = peer;
+	b->batch_cxt = AllocSetContextCreate(cxt, "mmrepl batch", ALLOCSET_DEFAULT_SIZES);
+	b->chunk_cxt = AllocSetContextCreate(cxt, "mmrepl chunk", ALLOCSET_DEFAULT_SIZES);
+	b->row_cxt = AllocSetContextCreate(cxt, "mmrepl row", ALLOCSET_DEFAULT_SIZES);
+	b->versions = mmr_versions_create(cxt, batch_find_key, batch_filter, b);
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(TableRef);
+	ctl.hcxt = cxt;
+	b->tables = hash_create("mmrepl outgoing tables", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	b->items = palloc(sizeof(ChunkItem) * CHUNK_KEYS);
+	b->slots = palloc(sizeof(int16) * CHUNK_SLOTS);
+	initStringInfo(&b->runs);
+	initStringInfo(&b->frame);
+	MemoryContextSwitchTo(old);
+	return b;
+}
+
+void
+mmr_batch_reset(MmrBatch *b)
+{
+	mmr_versions_reset(b->versions);
+	mmr_seqcopy_forget();
+}
+
+bool
+mmr_batch_prepare(MmrBatch *b, MmrSync *sync, const MmrPosition *from)
+{
+	MemoryContext old;
+
+	MemoryContextReset(b->batch_cxt);
+	old = MemoryContextSwitchTo(b->batch_cxt);
+	batch_number++;
+	b->sync = sync;
+	b->my_node = mmr_membership_my_id();
+	b->from = from;
+	b->pending = 0;
+	b->overflow = false;
+	b->stale = false;
+	b->ntables = 0;
+	resetStringInfo(&b->runs);
+	if (b->runs.maxlen > KEEP_BYTES / 8)
+	{
+		/* a large batch is over: give back what it took */
+		pfree(b->runs.data);
+		MemoryContextSwitchTo(b->cxt);
+		initStringInfo(&b->runs);
+		MemoryContextSwitchTo(b->batch_cxt);
+	}
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	b->snapshot = GetActiveSnapshot();
+	b->to = mmr_position_active();
+	b->undecided = mmr_versions_feed(b->versions, b->snapshot, b->to);
+	/* behind the snapshot: no row of the batch is ahead of its sequence */
+	b->sequences = mmr_seqcopy_values(b->sync_id);
+	MemoryContextSwitchTo(old);
+	return b->runs.len > 0 || b->overflow || b->sequences != NIL;
+}
+
+int64
+mmr_batch_pending(MmrBatch *b)
+{
+	return b->pending;
+}
+
+int64
+mmr_batch_undecided(MmrBatch *b)
+{
+	return b->undecided;
+}
+
+const MmrPosition *
+mmr_batch_position(MmrBatch *b)
+{
+	return b->to;
+}
+
+/* Hands the frame over and starts the next. */
+static void
+batch_send(MmrBatch *b, bool last)
+{
+	b->sink(b->sink_arg, &b->frame, last);
+	resetStringInfo(&b->frame);
+	appendStringInfoChar(&b->frame, MMR_FRAME_MAGIC);
+	appendStringInfoChar(&b->frame, MMR_PROTOCOL_VERSION);
+	b->ts = 0;
+}
+
+/* Newest version and dot known of the item's key (B4). */
+static void
+batch_label(MmrBatch *b, MmrKey *key, ChunkItem *item)
+{
+	MmrState	state;
+
+	if (mmr_versions_is_empty(b->versions) ||
+		!mmr_versions_lookup(b->versions, key, item->hash, item->change.key, item->change.keylen,
+							 &state) ||
+		mmr_version_compare(&state.version, &item->change.version) <= 0)
+		return;
+	item->change.version = state.version;
+	item->change.dot = state.dot;
+	item->change.resolution = state.resolution;
+}
+
+static int
+compare_items(const void *a, const void *b)
+{
+	const ChunkItem *x = a;
+	const ChunkItem *y = b;
+
+	if (x->table != y->table)
+		return x->change.relid < y->change.relid ? -1 : 1;
+	return x->order - y->order;
+}
+
+/* Sends what the chunk has gathered. */
+static void
+chunk_send(MmrBatch *b)
+{
+	MmrOutgoing *out = NULL;
+	MemoryContext old = MemoryContextSwitchTo(b->row_cxt);
+
+	qsort(b->items, b->nitems, sizeof(ChunkItem), compare_items);
+	for (int i = 0; i < b->nitems && !b->stale; i++)
+	{
+		ChunkItem  *item = &b->items[i];
+
+		if (item->table != out)
+		{
+			if (out != NULL)
+				mmr_outgoing_close(out);
+			out = item->table;
+			if (!mmr_outgoing_open(out, batch_table(b, out->relid)->member, b->snapshot))
+			{
+				b->stale = true;
+				out = NULL;
+				break;
+			}
+			if (out->number == 0)
+				mmr_outgoing_describe(out, ++b->ntables, &b->frame);
+		}
+		batch_label(b, out->key, item);
+		mmr_outgoing_item(out, &item->change, b->my_node, &b->ts, &b->frame);
+		MemoryContextReset(b->row_cxt);
+		if (b->frame.len >= mmr_guc_frame_size * 1024)
+			batch_send(b, false);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (out != NULL)
+		mmr_outgoing_close(out);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(b->chunk_cxt);
+	b->nitems = 0;
+	memset(b->slots, 0xff, sizeof(int16) * CHUNK_SLOTS);
+}
+
+/* Puts a change into the chunk; of several of a key the newest version stays. */
+static void
+chunk_add(MmrBatch *b, TableRef *t, MmrKey *key, const MmrChange *change)
+{
+	uint64		hash = mmr_key_hash(key, change->key, change->keylen);
+	int			slot = hash & (CHUNK_SLOTS - 1);
+	ChunkItem  *item;
+	char	   *bytes;
+
+	for (; b->slots[slot] >= 0; slot = (slot + 1) & (CHUNK_SLOTS - 1))
+	{
+		item = &b->items[b->slots[slot]];
+		if (item->hash != hash || item->table != &t->out ||
+			!mmr_key_equal(key, item->change.key, item->change.keylen, change->key, change->keylen))
+			continue;
+		if (mmr_version_compare(&change->version, &item->change.version) > 0)
+		{
+			item->change.version = change->version;
+			item->change.dot = change->dot;
+			item->change.resolution = change->resolution;
+			if (item->change.op != MMR_OP_INSERT || change->op == MMR_OP_DELETE)
+				item->change.op = change->op;
+		}
+		return;
+	}
+	item = &b->items[b->nitems];
+	item->change = *change;
+	item->hash = hash;
+	item->table = &t->out;
+	item->order = b->nitems;
+	bytes = MemoryContextAlloc(b->chunk_cxt, change->keylen + 1);
+	memcpy(bytes, change->key, change->keylen);
+	item->change.key = bytes;
+	b->slots[slot] = b->nitems++;
+	if (b->nitems == CHUNK_KEYS)
+		chunk_send(b);
+}
+
+/* A run's changes that are to be sent. */
+static void
+batch_run(void *arg, int segment, uint64 xid, const char *data, int len)
+{
+	MmrBatch   *b = arg;
+	MmrRun		run;
+	MmrChange	change;
+	TableRef   *t = NULL;
+	MmrKey	   *key = NULL;
+
+	if (b->stale || mmr_position_covers(b->from, xid))
+		return;
+	mmr_changelog_open_run(&run, xid, data, len);
+	while (mmr_changelog_next(&run, &change))
+	{
+		if (change.dot.node != b->my_node || change.op == MMR_OP_TRUNCATE)
+			continue;
+		if (t == NULL || t->relid != change.relid)
+		{
+			t = batch_table(b, change.relid);
+			key = batch_find_key(b, change.relid);
+		}
+		if (t->member != NULL && key != NULL)
+			chunk_add(b, t, key, &change);
+	}
+}
+
+/* TRUNCATEs go first (A2). */
+static void
+batch_truncates(MmrBatch *b)
+{
+	ListCell   *lc;
+
+	if (mmr_versions_is_empty(b->versions))
+		return;
+	foreach(lc, b->sync->tables)
+	{
+		MmrMember  *member = lfirst(lc);
+		TableRef   *t;
+		MmrState	state;
+
+		if (!OidIsValid(member->relid) ||
+			!mmr_versions_truncated(b->versions, member->relid, &state) ||
+			state.dot.node != b->my_node || mmr_position_covers(b->from, state.dot.xid))
+			continue;
+		t = batch_table(b, member->relid);
+		if (!mmr_outgoing_open(&t->out, member, b->snapshot))
+		{
+			b->stale = true;
+			return;
+		}
+		if (t->out.number == 0)
+			mmr_outgoing_describe(&t->out, ++b->ntables, &b->frame);
+		mmr_outgoing_close(&t->out);
+		appendStringInfoChar(&b->frame, MMR_REC_TRUNCATE);
+		mmr_append_varint(&b->frame, t->out.number);
+		mmr_append_varint(&b->frame, state.version.ts);
+		mmr_append_varint(&b->frame, state.version.node);
+		mmr_append_varint(&b->frame, state.dot.node);
+		mmr_append_varint(&b->frame, state.dot.xid);
+	}
+}
+
+static void
+batch_sequences(MmrBatch *b)
+{
+	ListCell   *lc;
+
+	foreach(lc, b->sequences)
+	{
+		MmrSequenceValue *s = lfirst(lc);
+
+		appendStringInfoChar(&b->frame, MMR_REC_SEQUENCE);
+		mmr_append_string(&b->frame, s->nspname);
+		mmr_append_string(&b->frame, s->relname);
+		mmr_append_zigzag(&b->frame, s->value);
+		appendStringInfoChar(&b->frame, s->is_called);
+	}
+}
+
+/* The first record: what this batch is, and what its sender has applied (B5). */
+static void
+batch_head(MmrBatch *b)
+{
+	MmrContext *ctx = mmr_progress_context(b->sync_id);
+
+	mmr_context_add(ctx, b->my_node, b->to);
+	resetStringInfo(&b->frame);
+	appendStringInfoChar(&b->frame, MMR_FRAME_MAGIC);
+	appendStringInfoChar(&b->frame, MMR_PROTOCOL_VERSION);
+	appendStringInfoChar(&b->frame, MMR_REC_BATCH);
+	mmr_append_varint(&b->frame, MMR_BATCH_CHANGES);
+	mmr_append_varint(&b->frame, b->sync_id);
+	mmr_append_varint(&b->frame, b->my_node);
+	mmr_append_position(&b->frame, b->from);
+	mmr_append_position(&b->frame, b->to);
+	mmr_append_context(&b->frame, ctx);
+	b->ts = 0;
+}
+
+/* Changes, from the runs kept or by another scan of the log. */
+static void
+batch_changes(MmrBatch *b)
+{
+	b->nitems = 0;
+	memset(b->slots, 0xff, sizeof(int16) * CHUNK_SLOTS);
+	MemoryContextReset(b->chunk_cxt);
+	if (b->overflow)
+		mmr_logreader_scan(mmr_logreader_create(b->batch_cxt), b->snapshot, b->to, batch_run, NULL, b);
+	else
+	{
+		char	   *p = b->runs.data;
+
+		while (p < b->runs.data + b->runs.len)
+		{
+			uint64		xid;
+			int			len;
+
+			memcpy(&xid, p, sizeof(xid));
+			memcpy(&len, p + sizeof(xid), sizeof(len));
+			p += sizeof(xid) + sizeof(len);
+			batch_run(b, 0, xid, p, len);
+			p += len;
+		}
+	}
+	if (b->nitems > 0)
+		chunk_send(b);
+}
+
+bool
+mmr_batch_emit(MmrBatch *b, MmrFrameSink sink, void *arg)
+{
+	MemoryContext old = MemoryContextSwitchTo(b->batch_cxt);
+
+	b->sink = sink;
+	b->sink_arg = arg;
+	mmr_outgoing_flush_wal();
+	batch_head(b);
+	batch_truncates(b);
+	if (!b->stale)
+		batch_changes(b);
+	if (!b->stale)
+	{
+		batch_sequences(b);
+		appendStringInfoChar(&b->frame, MMR_REC_END);
+		batch_send(b, true);
+	}
+	MemoryContextSwitchTo(old);
+	return !b->stale;
+}
+
+void
+mmr_batch_done(MmrBatch *b, bool acknowledged)
+{
+	PopActiveSnapshot();
+	if (!acknowledged)
+		mmr_batch_reset(b);
+}

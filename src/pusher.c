@@ -1,0 +1,600 @@
+/*-------------------------------------------------------------------------
+ * pusher.c
+ *	  Pushes what changed here to one peer of one sync, for ever.
+ *
+ * Floor 8.  Reads the configuration, the log, user tables; writes
+ * mmrepl.peer_state.  A background worker, one per sync and peer.
+ *
+ * A session: connect, exchange configurations, handshake (the peer tells the
+ * position where it stands: nothing else does, B1), initial copy if
+ * it is due, then rounds.  A round takes one snapshot, sends what it sees and
+ * the last one did not, and waits for the peer's commit.  Any error ends
+ * the session; the next one asks the peer again.
+ *
+ * Invariant: the position kept here is what the peer said in this session, or
+ * what it has acknowledged since.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "batch.h"
+#include "config.h"
+#include "copy.h"
+#include "errors.h"
+#include "guc.h"
+#include "link.h"
+#include "membership.h"
+#include "node.h"
+#include "transport.h"
+#include "worker.h"
+
+/* How often what is known of the peer goes to mmrepl.peer_state, at most. */
+#define SAVE_INTERVAL_MS	5000
+/* First pause after a lock or a deadlock at the peer. */
+#define RETRY_FIRST_MS		50
+
+typedef struct Pusher
+{
+	MmrWorker  *me;
+	MmrDatabase *db;
+	int32		sync_id;
+	int32		peer;
+	MemoryContext life;			/* of the process */
+	MemoryContext cxt;			/* of a session */
+	MmrLink    *link;
+	MmrTransport transport;
+	MmrBatch   *batch;
+	MmrPosition *from;			/* where the peer stands, as last heard; in life */
+	bool		heard;			/* in this session */
+	uint64		generation;		/* of the configuration of this session */
+	uint64		commits;		/* counters when the last round began */
+	uint64		ticket;
+	uint64		applied;
+	uint64		context_sent;	/* `applied` when our context was sent last */
+	TimestampTz context_sent_at;
+	TimestampTz saved_at;
+	bool		unsaved;
+	long		pause_ms;		/* after the next transient failure */
+	bool		failed;			/* the session ended with an error */
+	char		last_message[MMR_MSGLEN];
+} Pusher;
+
+static Pusher pusher;
+
+PGDLLEXPORT void mmrepl_pusher_main(Datum main_arg) pg_attribute_noreturn();
+
+/* The sync of this session, in a transaction; leaves for good if there is none for us. */
+static MmrSync *
+pusher_sync(Pusher *p)
+{
+	MmrSync    *sync;
+	MmrSyncNode *node;
+
+	if (!mmr_worker_hold_extension())
+		mmr_worker_leave();
+	mmr_membership_refresh();
+	sync = mmr_membership_sync(p->sync_id);
+	node = sync ? mmr_membership_sync_node(sync, p->peer) : NULL;
+	if (node == NULL || sync->my_role != MMR_ROLE_SOURCE || mmr_membership_stopped())
+		mmr_worker_leave();
+	return sync;
+}
+
+static bool
+pusher_config_moved(Pusher *p)
+{
+	return pg_atomic_read_u64(&p->db->config_generation) != p->generation;
+}
+
+/* Keeps the position the peer stands at. */
+static void
+pusher_stands_at(Pusher *p, const MmrPosition *position)
+{
+	if (p->from != NULL)
+		pfree(p->from);
+	p->from = position ? mmr_position_copy(position, p->life) : NULL;
+}
+
+/* Writes down what is to survive a restart of the server. In a transaction of its own. */
+static void
+pusher_save(Pusher *p)
+{
+	static const char *sql =
+		"INSERT INTO mmrepl.peer_state AS s (sync_id, peer_node, acked, last_good, last_bad, last_error)"
+		" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (sync_id, peer_node) DO UPDATE SET"
+		" acked = COALESCE(EXCLUDED.acked, s.acked), last_good = COALESCE(EXCLUDED.last_good, s.last_good),"
+		" last_bad = COALESCE(EXCLUDED.last_bad, s.last_bad), last_error = EXCLUDED.last_error";
+	Oid			types[6] = {INT4OID, INT4OID, PG_SNAPSHOTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID};
+	Datum		v[6];
+	char		n[7] = "      ";
+	MmrWorker  *me = p->me;
+
+	mmr_worker_start_transaction("saving state");
+	(void) pusher_sync(p);
+	v[0] = Int32GetDatum(p->sync_id);
+	v[1] = Int32GetDatum(p->peer);
+	n[2] = p->from ? ' ' : 'n';
+	if (p->from)
+		v[2] = mmr_position_to_datum(p->from);
+	SpinLockAcquire(&me->mutex);
+	v[3] = TimestampTzGetDatum(me->last_good);
+	v[4] = TimestampTzGetDatum(me->last_error_at);
+	SpinLockRelease(&me->mutex);
+	n[3] = v[3] ? ' ' : 'n';
+	n[4] = v[4] ? ' ' : 'n';
+	n[5] = p->last_message[0] ? ' ' : 'n';
+	v[5] = CStringGetTextDatum(p->last_message);
+	SPI_connect();
+	if (SPI_execute_with_args(sql, 6, types, v, n, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write the peer's state");
+	SPI_finish();
+	mmr_worker_commit_transaction();
+	p->saved_at = GetCurrentTimestamp();
+	p->unsaved = false;
+}
+
+static void
+pusher_frame(void *arg, StringInfo frame, bool last)
+{
+	mmr_transport_frame(&((Pusher *) arg)->transport, frame, last);
+}
+
+static void
+pusher_copy_report(void *arg, const char *nspname, const char *relname, int tables_done,
+				   int tables, int64 rows, int64 rows_total, int64 bytes, int64 bytes_total)
+{
+	MmrWorker  *me = ((Pusher *) arg)->me;
+	char		table[sizeof(me->copy.table)];
+
+	snprintf(table, sizeof(table), "%s%s%s", nspname, nspname[0] ? "." : "", relname);
+	SpinLockAcquire(&me->mutex);
+	me->copy.tables_done = tables_done;
+	me->copy.tables_total = tables;
+	me->copy.rows_done = rows;
+	me->copy.rows_total = rows_total;
+	me->copy.bytes_done = bytes;
+	me->copy.bytes_total = bytes_total;
+	strlcpy(me->copy.table, table, sizeof(me->copy.table));
+	SpinLockRelease(&me->mutex);
+}
+
+/* Tables that an initial copy into empty ones leaves alone. */
+static List *
+pusher_filled(Pusher *p)
+{
+	char		id[12];
+	const char *values[1] = {id};
+	PGresult   *res;
+	List	   *result = NIL;
+
+	snprintf(id, sizeof(id), "%d", p->sync_id);
+	res = mmr_link_exec(p->link, "SELECT unnest(mmrepl._copy_filled($1::int4))", 1, values);
+	for (int i = 0; i < PQntuples(res); i++)
+		result = lappend(result, pstrdup(PQgetvalue(res, i, 0)));
+	PQclear(res);
+	return result;
+}
+
+/* The initial copy, if this node is the one that gives it. */
+static void
+pusher_copy(Pusher *p)
+{
+	MmrSync    *sync;
+	MmrSyncNode *source;
+	List	   *skip = NIL;
+	MmrWorker  *me = p->me;
+
+	mmr_worker_start_transaction("initial copy");
+	sync = pusher_sync(p);
+	source = mmr_membership_copy_source(sync);
+	if (source != NULL && source->node->id == mmr_membership_my_id())
+	{
+		mmr_worker_state(MMR_STATE_COPYING);
+		SpinLockAcquire(&me->mutex);
+		memset(&me->copy, 0, sizeof(me->copy));
+		me->copy.started = GetCurrentTimestamp();
+		SpinLockRelease(&me->mutex);
+		if (sync->onetimecopy == 2)
+			skip = pusher_filled(p);
+		mmr_copy_run(sync, mmr_membership_my_id(), sync->onetimecopy == 1, skip, pusher_frame,
+					 pusher_copy_report, p);
+		mmr_transport_finish(&p->transport);
+		SpinLockAcquire(&me->mutex);
+		me->copy.finished = GetCurrentTimestamp();
+		SpinLockRelease(&me->mutex);
+		mmr_worker_good();
+		p->unsaved = true;
+	}
+	mmr_worker_commit_transaction();
+}
+
+/* The handshake; true if the initial copy is in. */
+static bool
+pusher_hello(Pusher *p)
+{
+	int64		sysid;
+	Oid			dboid;
+	int32		timeline;
+	char	   *values[6];
+	PGresult   *res;
+	bool		copied;
+
+	mmr_node_identity(&sysid, &dboid, &timeline);
+	values[0] = psprintf("%d", MMR_PROTOCOL_VERSION);
+	values[1] = psprintf("%d", p->sync_id);
+	values[2] = psprintf("%d", mmr_membership_my_id());
+	values[3] = psprintf(INT64_FORMAT, sysid);
+	values[4] = psprintf("%u", dboid);
+	values[5] = pstrdup(GetDatabaseEncodingName());
+	res = mmr_link_exec(p->link,
+						"SELECT h.receiver, h.position, h.copied FROM mmrepl._hello($1::int4, $2::int4,"
+						" $3::int4, $4::int8, $5::oid, $6) h", 6, (const char *const *) values);
+	if (PQntuples(res) != 1 || PQgetisnull(res, 0, 0) || atoi(PQgetvalue(res, 0, 0)) != p->peer)
+	{
+		PQclear(res);
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_IDENTITY),
+				 errmsg("another node answers at %s", mmr_link_name(p->link)),
+				 errhint("Correct the db's conninfo with mmrepl.update_db.")));
+	}
+	if (PQgetisnull(res, 0, 1))
+		pusher_stands_at(p, NULL);
+	else
+		pusher_stands_at(p, mmr_position_from_datum(
+							 OidInputFunctionCall(F_PG_SNAPSHOT_IN, PQgetvalue(res, 0, 1), InvalidOid, -1)));
+	copied = PQgetvalue(res, 0, 2)[0] == 't';
+	PQclear(res);
+	p->heard = true;
+	return copied;
+}
+
+/* Connects and agrees on everything; false: start the session again. */
+static bool
+pusher_connect(Pusher *p)
+{
+	MmrSync    *sync;
+	char	   *conninfo;
+	bool		adopted;
+	bool		copied;
+
+	p->generation = pg_atomic_read_u64(&p->db->config_generation);
+	p->heard = false;
+	p->batch = NULL;
+	MemoryContextReset(p->cxt);
+	mmr_worker_start_transaction("reading the configuration");
+	mmr_node_check();
+	sync = pusher_sync(p);
+	conninfo = MemoryContextStrdup(p->cxt, mmr_membership_node(p->peer)->conninfo);
+	p->batch = mmr_batch_create(p->cxt, p->sync_id, p->peer);
+	if (sync->paused)
+	{
+		mmr_worker_commit_transaction();
+		mmr_worker_state(MMR_STATE_PAUSED);
+		mmr_worker_sleep(-1);
+		return false;
+	}
+	mmr_worker_commit_transaction();
+
+	mmr_worker_state(MMR_STATE_CONNECTING);
+	MemoryContextSwitchTo(p->cxt);
+	p->link = mmr_link_open(conninfo, psprintf("push %d", p->sync_id), mmr_guc_connect_timeout);
+	mmr_worker_start_transaction("exchanging the configuration");
+	(void) pusher_sync(p);
+	adopted = mmr_config_adopt(p->link);
+	if (!adopted)
+		(void) mmr_config_offer(p->link, p->peer);
+	mmr_worker_commit_transaction();
+	if (adopted)
+		return false;
+
+	mmr_worker_start_transaction("handshake");
+	(void) pusher_sync(p);
+	copied = pusher_hello(p);
+	mmr_worker_commit_transaction();
+	mmr_transport_open(&p->transport, p->link);
+	if (!copied)
+		pusher_copy(p);
+	/* whatever was told before may not have arrived: tell our context once */
+	p->context_sent = pg_atomic_read_u64(&p->db->applied) - 1;
+	p->context_sent_at = 0;
+	return true;
+}
+
+/* Everything up to the ticket is there. */
+static void
+pusher_served(Pusher *p)
+{
+	MmrWorker  *me = p->me;
+
+	p->pause_ms = RETRY_FIRST_MS;
+	p->last_message[0] = '\0';
+	mmr_worker_good();
+	SpinLockAcquire(&me->mutex);
+	me->pending = 0;
+	me->pending_since = 0;
+	SpinLockRelease(&me->mutex);
+	pg_atomic_write_u64(&me->done, p->ticket);
+	ConditionVariableBroadcast(&me->served);
+}
+
+static void
+pusher_count(Pusher *p)
+{
+	MmrWorker  *me = p->me;
+	int64	   *c = p->transport.counts;
+
+	SpinLockAcquire(&me->mutex);
+	me->batches++;
+	me->bytes_sent += p->transport.bytes;
+	me->rows_inserted += c[0];
+	me->rows_updated += c[1];
+	me->rows_deleted += c[2];
+	me->truncates += c[3];
+	me->conflicts += c[4];
+	if (c[0] + c[1] + c[2] + c[3] > 0)
+	{
+		me->last_inserted = c[0];
+		me->last_updated = c[1];
+		me->last_deleted = c[2];
+		me->last_changes = GetCurrentTimestamp();
+	}
+	SpinLockRelease(&me->mutex);
+}
+
+static void
+pusher_found(Pusher *p)
+{
+	MmrWorker  *me = p->me;
+
+	SpinLockAcquire(&me->mutex);
+	me->pending = mmr_batch_pending(p->batch);
+	if (me->pending == 0)
+		me->pending_since = 0;
+	else if (me->pending_since == 0)
+		me->pending_since = GetCurrentTimestamp();
+	SpinLockRelease(&me->mutex);
+}
+
+/* Sends the prepared batch; false if it has to be prepared anew. */
+static bool
+pusher_push(Pusher *p)
+{
+	MmrTransport *t = &p->transport;
+
+	mmr_worker_state(MMR_STATE_PUSHING);
+	t->bytes = 0;
+	memset(t->counts, 0, sizeof(t->counts));
+	if (!mmr_batch_emit(p->batch, pusher_frame, p))
+	{
+		mmr_transport_cancel(t);
+		mmr_batch_done(p->batch, false);
+		return false;
+	}
+	mmr_transport_finish(t);
+	pusher_stands_at(p, mmr_batch_position(p->batch));
+	mmr_batch_done(p->batch, true);
+	p->context_sent = p->applied;
+	p->context_sent_at = GetCurrentTimestamp();
+	p->unsaved = true;
+	pusher_count(p);
+	return true;
+}
+
+/* One look at what is new; true if it is worth looking again at once. */
+static bool
+pusher_round(Pusher *p)
+{
+	MmrSync    *sync;
+	bool		work;
+	bool		context_due;
+	bool		pushed = true;
+
+	/* read before the snapshot: what they count is in it, or looked at again */
+	p->ticket = pg_atomic_read_u64(&p->me->wanted);
+	p->commits = pg_atomic_read_u64(&p->db->commits);
+	p->applied = pg_atomic_read_u64(&p->db->applied);
+	pg_memory_barrier();
+
+	mmr_worker_start_transaction("pushing");
+	sync = pusher_sync(p);
+	work = mmr_batch_prepare(p->batch, sync, p->from);
+	pusher_found(p);
+	/* B6: what we have applied is worth telling, but not all the time */
+	context_due = p->applied != p->context_sent &&
+		TimestampDifferenceExceeds(p->context_sent_at, GetCurrentTimestamp(),
+								   mmr_guc_heartbeat_interval);
+	if (work || context_due)
+		pushed = pusher_push(p);
+	else
+		mmr_batch_done(p->batch, true);
+	mmr_worker_commit_transaction();
+	if (pushed)
+		pusher_served(p);
+	return work || !pushed;
+}
+
+/* Nothing to do: waits for a commit, a kick, or the next heartbeat. */
+static void
+pusher_nap(Pusher *p)
+{
+	MmrWorker  *me = p->me;
+	TimestampTz before = GetCurrentTimestamp();
+
+	if (p->unsaved && TimestampDifferenceExceeds(p->saved_at, before, SAVE_INTERVAL_MS))
+		pusher_save(p);
+	pg_atomic_write_u32(&me->sleeping, 1);
+	pg_memory_barrier();
+	if (pg_atomic_read_u64(&p->db->commits) == p->commits &&
+		pg_atomic_read_u64(&me->wanted) == p->ticket && !pusher_config_moved(p))
+		mmr_worker_sleep(mmr_guc_heartbeat_interval);
+	pg_atomic_write_u32(&me->sleeping, 0);
+	/* nothing heard for a heartbeat: is the peer still there? */
+	if (TimestampDifferenceExceeds(before, GetCurrentTimestamp(), mmr_guc_heartbeat_interval))
+		PQclear(mmr_link_exec(p->link, "SELECT 1", 0, NULL));
+}
+
+static void
+pusher_session(Pusher *p)
+{
+	if (!pusher_connect(p))
+		return;
+	mmr_worker_good();
+	while (!pusher_config_moved(p))
+	{
+		if (!pusher_round(p))
+			pusher_nap(p);
+	}
+}
+
+/* While the peer cannot be reached: what waits for it? */
+static void
+pusher_look(Pusher *p)
+{
+	MmrSync    *sync;
+
+	if (p->batch == NULL)
+		return;
+	mmr_worker_start_transaction("looking at the log");
+	sync = pusher_sync(p);
+	mmr_batch_reset(p->batch);
+	(void) mmr_batch_prepare(p->batch, sync, p->from);
+	pusher_found(p);
+	mmr_batch_done(p->batch, false);
+	mmr_worker_commit_transaction();
+}
+
+/* Waits for something that passes by itself (locks), or for somebody to act? */
+static bool
+is_transient(int sqlstate)
+{
+	return ERRCODE_TO_CATEGORY(sqlstate) == MAKE_SQLSTATE('4', '0', '0', '0', '0') ||
+		sqlstate == ERRCODE_LOCK_NOT_AVAILABLE || sqlstate == ERRCODE_MMR_POSITION ||
+		sqlstate == ERRCODE_QUERY_CANCELED;
+}
+
+/* Takes note of an error; logs it if it is not the one before. */
+static void
+pusher_failed(Pusher *p, ErrorData *edata)
+{
+	bool		repeated = strncmp(p->last_message, edata->message, MMR_MSGLEN - 1) == 0;
+	MmrWorkerState state = is_transient(edata->sqlerrcode) ||
+		edata->sqlerrcode == ERRCODE_MMR_CLOCK_SKEW || edata->sqlerrcode == ERRCODE_MMR_STOPPED ?
+		MMR_STATE_WAITING : MMR_STATE_BAD;
+
+	if (!repeated)
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("pushing failed: %s", edata->message),
+				 edata->detail ? errdetail("%s", edata->detail) : 0,
+				 edata->hint ? errhint("%s", edata->hint) : 0));
+	p->failed = true;
+	strlcpy(p->last_message, edata->message, MMR_MSGLEN);
+	mmr_worker_failed(edata->sqlerrcode, edata->message, state);
+	ConditionVariableBroadcast(&p->me->served);
+}
+
+/* One session, and what its end by an error asks for. */
+static void
+pusher_guarded(Pusher *p, void (*work) (Pusher *p))
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		work(p);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(old);
+		edata = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(old);
+		pusher_failed(p, edata);
+		p->pause_ms = is_transient(edata->sqlerrcode) ?
+			Min(p->pause_ms * 2, mmr_guc_restart_delay) : mmr_guc_restart_delay;
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	mmr_link_close_all();
+	p->link = NULL;
+}
+
+static void
+pusher_look_and_save(Pusher *p)
+{
+	pusher_look(p);
+	pusher_save(p);
+}
+
+/* What was known before the server was restarted. */
+static void
+pusher_remember(Pusher *p)
+{
+	bool		isnull;
+	char		sql[128];
+
+	mmr_worker_start_transaction("reading state");
+	(void) pusher_sync(p);
+	snprintf(sql, sizeof(sql), "SELECT acked FROM mmrepl.peer_state WHERE sync_id = %d AND peer_node = %d",
+			 p->sync_id, p->peer);
+	SPI_connect();
+	if (SPI_execute(sql, true, 1) == SPI_OK_SELECT && SPI_processed == 1)
+	{
+		Datum		acked = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+		if (!isnull)
+			pusher_stands_at(p, mmr_position_from_datum(acked));
+	}
+	SPI_finish();
+	mmr_worker_commit_transaction();
+}
+
+static void
+pusher_body(MmrWorker *me)
+{
+	Pusher	   *p = &pusher;
+
+	p->me = me;
+	p->db = mmr_shared_database();
+	p->sync_id = me->sync_id;
+	p->peer = me->node_id;
+	p->life = AllocSetContextCreate(TopMemoryContext, "mmrepl pusher", ALLOCSET_SMALL_SIZES);
+	p->cxt = AllocSetContextCreate(p->life, "mmrepl session", ALLOCSET_DEFAULT_SIZES);
+	p->pause_ms = RETRY_FIRST_MS;
+	pusher_remember(p);
+	for (;;)
+	{
+		long		pause;
+
+		CHECK_FOR_INTERRUPTS();
+		p->failed = false;
+		pusher_guarded(p, pusher_session);
+		/* ended without an error: the configuration has changed */
+		if (!p->failed)
+			continue;
+		pause = p->pause_ms;
+		if (pause >= mmr_guc_restart_delay)
+			pusher_guarded(p, pusher_look_and_save);
+		mmr_worker_sleep(pause);
+	}
+}
+
+void
+mmrepl_pusher_main(Datum main_arg)
+{
+	mmr_worker_run(main_arg, pusher_body);
+}
