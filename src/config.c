@@ -115,11 +115,9 @@ local_state(int wait)
 	}
 	PG_TRY();
 	{
-		row = mmr_sqlrun_row(wait != 0 ?
-							 "SELECT node_id, config_id, config_version, config_author, NULL, NULL"
-							 " FROM mmrepl.local_node FOR UPDATE" :
-							 "SELECT node_id, config_id, config_version, config_author, NULL, NULL"
-							 " FROM mmrepl.local_node", 0, NULL);
+		row = mmr_sqlrun_row(psprintf("SELECT node_id, config_id, config_version, config_author, NULL, NULL"
+									  " FROM mmrepl.local_node%s", wait != 0 ? " FOR UPDATE" : ""),
+							 0, NULL);
 	}
 	PG_CATCH();
 	{
@@ -148,22 +146,6 @@ local_state(int wait)
 	return state;
 }
 
-/* Progress of syncs and dbs that are no more; what an apply session holds at the moment can wait for the next time. */
-static void
-forget_progress(void)
-{
-	mmr_sqlrun_exec("DELETE FROM mmrepl.progress WHERE (sync_id, source_node) IN ("
-					"SELECT p.sync_id, p.source_node FROM mmrepl.progress p"
-					" WHERE NOT EXISTS (SELECT FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup"
-					" WHERE s.sync_id = p.sync_id AND d.node_id = p.source_node)"
-					" FOR UPDATE SKIP LOCKED)", 0, NULL);
-	mmr_sqlrun_exec("DELETE FROM mmrepl.peer_state WHERE (sync_id, peer_node) IN ("
-					"SELECT p.sync_id, p.peer_node FROM mmrepl.peer_state p"
-					" WHERE NOT EXISTS (SELECT FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup"
-					" WHERE s.sync_id = p.sync_id AND d.node_id = p.peer_node)"
-					" FOR UPDATE SKIP LOCKED)", 0, NULL);
-}
-
 /*
  * The tables hold another configuration now: make this database what they say.
  * strict: others do that in the same transaction; then only look whether the
@@ -183,7 +165,7 @@ settle_here(bool strict, int pushers_before)
 	}
 	else
 		mmr_attach_reconcile();
-	forget_progress();
+	mmr_sqlrun_exec("SELECT mmrepl._forget_progress()", 0, NULL);
 	mmr_wake_at_commit();
 }
 

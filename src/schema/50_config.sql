@@ -82,6 +82,28 @@ REVOKE ALL ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) IS
     'takes a document, the id this db has in it, and whether to refuse what this server has no worker slots for (then the caller settles triggers and sequences); replaces the configuration if the document is newer (false: it is the same), makes triggers and sequences what it says; raises MR008 when it is older or of another configuration, MR004 when it means another database';
 
+-- What an apply session holds at the moment can wait for the next time: a sync's id is not used again.
+CREATE FUNCTION mmrepl._forget_progress() RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM mmrepl.progress WHERE (sync_id, source_node) IN (
+        SELECT p.sync_id, p.source_node FROM mmrepl.progress p
+        WHERE NOT EXISTS (SELECT FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup
+                          WHERE s.sync_id = p.sync_id AND d.node_id = p.source_node)
+        FOR UPDATE SKIP LOCKED);
+    DELETE FROM mmrepl.peer_state WHERE (sync_id, peer_node) IN (
+        SELECT p.sync_id, p.peer_node FROM mmrepl.peer_state p
+        WHERE NOT EXISTS (SELECT FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup
+                          WHERE s.sync_id = p.sync_id AND d.node_id = p.peer_node)
+        FOR UPDATE SKIP LOCKED);
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._forget_progress() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._forget_progress() IS
+    'takes nothing; removes what this database remembers of syncs and dbs that are no more';
+
 -- What can be replicated, and what fits together.
 
 CREATE FUNCTION mmrepl._member_problem(member regclass) RETURNS text
