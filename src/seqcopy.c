@@ -2,7 +2,7 @@
  * seqcopy.c
  *	  Sequences of a sync in copy mode: the highest value wins.
  *
- * Floor 3.
+ * Floor 2.
  * Reads: the configuration, sequences.  Writes: sequences.
  * Runs in: pushers (values), backends that peers have opened (advance).
  *
@@ -26,10 +26,10 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "membership.h"
 #include "seqcopy.h"
 #include "seqvalue.h"
 #include "session.h"
+#include "shared.h"
 
 #define SEQCOPY_ALL_MS	60000	/* all values are given again so often */
 
@@ -54,7 +54,7 @@ static struct
 {
 	MemoryContext context;
 	int32		sync_id;
-	int64		config_version;
+	uint64		generation;		/* of the configuration */
 	TimestampTz all_at;			/* when all were given */
 	int			count;
 	SeqcopyMember *members;
@@ -152,11 +152,11 @@ seqcopy_load(int32 sync_id)
 	MmrSession	save;
 	Oid			types[1] = {INT4OID};
 	Datum		args[1] = {Int32GetDatum(sync_id)};
-	int64		version;
+	MmrDatabase *db = mmr_shared_database();
+	uint64		generation = db ? pg_atomic_read_u64(&db->config_generation) : 0;
 
-	(void) mmr_membership_refresh();
-	version = mmr_membership_config_version();
-	if (cache.members != NULL && cache.sync_id == sync_id && cache.config_version == version)
+	if (db != NULL && cache.members != NULL && cache.sync_id == sync_id &&
+		cache.generation == generation)
 		return;
 
 	if (cache.context == NULL)
@@ -170,7 +170,7 @@ seqcopy_load(int32 sync_id)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 
-	/* a snapshot of its own: the pusher's may be older than the version */
+	/* a snapshot of its own: the pusher's may be older than the generation */
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_with_args(sql_members, 1, types, args, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "reading the sequences of a sync failed");
@@ -188,7 +188,7 @@ seqcopy_load(int32 sync_id)
 	}
 	cache.count = (int) SPI_processed;
 	cache.sync_id = sync_id;
-	cache.config_version = version;
+	cache.generation = generation;
 	cache.all_at = GetCurrentTimestamp();
 	SPI_finish();
 	mmr_session_restore(&save);

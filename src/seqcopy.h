@@ -2,7 +2,7 @@
  * seqcopy.h
  *	  Sequences of a sync in copy mode: the highest value wins.
  *
- * Floor 3.  All need a transaction.
+ * Floor 2.  All need a transaction.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_SEQCOPY_H
