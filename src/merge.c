@@ -152,10 +152,11 @@ static int
 merge_pass(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem **items, int n,
 		   MmrMergeItem **inserted, int *ninserted)
 {
-	MemoryContext old = MemoryContextSwitchTo(t->cxt);
+	MemoryContext old;
 	int			left = 0;
 
 	mmr_target_begin(t, mmr_merge_snapshot(m));
+	old = MemoryContextSwitchTo(t->cxt);
 	for (int i = 0; i < n; i++)
 	{
 		if (!merge_item(m, table, t, items[i]))
@@ -167,9 +168,9 @@ merge_pass(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem **items
 		MemoryContextReset(t->cxt);
 		CHECK_FOR_INTERRUPTS();
 	}
+	MemoryContextSwitchTo(old);
 	mmr_target_end(t);
 	PopActiveSnapshot();
-	MemoryContextSwitchTo(old);
 	return left;
 }
 

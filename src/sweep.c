@@ -51,8 +51,8 @@ sweep_delete(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, const MmrVers
 	int64		spared = 0;
 
 	initStringInfo(&key);
-	old = MemoryContextSwitchTo(t->cxt);
 	mmr_target_begin(t, snapshot);
+	old = MemoryContextSwitchTo(t->cxt);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		if (sweep_spares(m->versions, table->key, slot, limit, &key))
@@ -69,8 +69,8 @@ sweep_delete(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, const MmrVers
 		MemoryContextReset(t->cxt);
 		CHECK_FOR_INTERRUPTS();
 	}
-	mmr_target_end(t);
 	MemoryContextSwitchTo(old);
+	mmr_target_end(t);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	mmr_target_close(t);
