@@ -19,6 +19,7 @@
  * its own; the tick is then as good as the machine's clock.
  */
 static int64 private_last = 0;
+static bool private_ready = false;
 
 int64
 mmr_clock_tick(void)
@@ -53,13 +54,19 @@ mmr_clock_raise(int64 ts)
 		;
 }
 
+int64
+mmr_clock_last(void)
+{
+	return mmr_shared == NULL ? private_last : (int64) pg_atomic_read_u64(&mmr_shared->clock_last);
+}
+
 bool
 mmr_clock_is_ready(void)
 {
 	MmrDatabase *db = mmr_shared_database();
 
-	/* without an entry there is nobody to remember: the answer is "again" */
-	return db != NULL && pg_atomic_read_u32(&db->clock_ready) != 0;
+	/* without an entry each session remembers for itself */
+	return db == NULL ? private_ready : pg_atomic_read_u32(&db->clock_ready) != 0;
 }
 
 void
@@ -67,6 +74,7 @@ mmr_clock_set_ready(void)
 {
 	MmrDatabase *db = mmr_shared_database();
 
+	private_ready = true;
 	if (db != NULL)
 	{
 		pg_write_barrier();

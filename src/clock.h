@@ -15,6 +15,9 @@ extern int64 mmr_clock_tick(void);
 /* From now on every tick is above ts. */
 extern void mmr_clock_raise(int64 ts);
 
+/* The highest tick so far: no version that this server has seen is above it, once the clock is ready. */
+extern int64 mmr_clock_last(void);
+
 /* False until mmr_clock_set_ready: after a restart the clock must first be raised above this database's log and progress (K2). */
 extern bool mmr_clock_is_ready(void);
 extern void mmr_clock_set_ready(void);

@@ -3,7 +3,7 @@
  *	  One per database: keeps the pushers that the configuration asks for,
  *	  purges the change log, drops old conflict history.
  *
- * Floor 5.
+ * Floor 7.
  * Reads the configuration; writes what purge writes, and slots.
  * Runs in its own background worker.
  *
@@ -34,10 +34,6 @@
 
 /* Old conflict history goes once in so long (ms). */
 #define JANITOR_HISTORY		(3600 * 1000)
-
-/* Until purge.c is there. */
-#pragma weak mmr_purge_round
-#pragma weak mmr_purge_history
 
 extern PGDLLEXPORT void mmrepl_janitor_main(Datum main_arg) pg_attribute_noreturn();
 
@@ -196,9 +192,9 @@ static long
 clean(MmrWorker *me, MmrDatabase *db, Pace *pace, TimestampTz *history_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		waiting = mmr_purge_round ? mmr_purge_round() : false;
+	bool		waiting = mmr_purge_round();
 
-	if (mmr_purge_history && now >= *history_at)
+	if (now >= *history_at)
 	{
 		mmr_purge_history();
 		*history_at = TimestampTzPlusMilliseconds(now, JANITOR_HISTORY);

@@ -2,8 +2,8 @@
  * progress.c
  *	  Per sync and source: what of it has been applied here.
  *
- * Floor 2.  Reads and writes mmrepl.progress.  Runs in apply backends (write),
- * pushers and the janitor (read).
+ * Floor 2.  Reads and writes mmrepl.progress and mmrepl.clock.  Runs in apply
+ * backends (write), pushers (read) and the janitor.
  *
  * Invariant: the row changes only in the transaction that applied what it
  * speaks of; who finds it changed since he read it has applied a batch that
@@ -51,6 +51,14 @@ enum
 	COL_LAST_UPDATED,
 	COL_LAST_DELETED,
 	NCOLS = COL_LAST_DELETED
+};
+
+/* Columns of mmrepl.clock. */
+enum
+{
+	COL_CLOCK_SINGLETON = 1,
+	COL_CLOCK_TS,
+	NCLOCK = COL_CLOCK_TS
 };
 
 static MmrProgress *
@@ -212,6 +220,49 @@ mmr_progress_write(MmrProgress *p, bool had_changes)
 	table_close(rel, NoLock);
 }
 
+/* The row of mmrepl.clock; NULL if it was deleted. */
+static HeapTuple
+clock_row(SysScanDesc scan, TupleDesc desc, int64 *ts)
+{
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		isnull;
+
+	if (HeapTupleIsValid(tuple))
+		*ts = DatumGetInt64(heap_getattr(tuple, COL_CLOCK_TS, desc, &isnull));
+	return tuple;
+}
+
+void
+mmr_progress_note_ts(int64 ts)
+{
+	Relation	rel = table_open(mmr_catalog_table("clock"), RowExclusiveLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
+	int64		before = 0;
+	HeapTuple	tuple = clock_row(scan, RelationGetDescr(rel), &before);
+	Datum		v[NCLOCK] = {BoolGetDatum(true), Int64GetDatum(ts)};
+	bool		n[NCLOCK] = {false, false};
+
+	if (!HeapTupleIsValid(tuple))
+		CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), v, n));
+	else if (before < ts)
+		CatalogTupleUpdate(rel, &tuple->t_self, heap_form_tuple(RelationGetDescr(rel), v, n));
+	systable_endscan(scan);
+	table_close(rel, NoLock);
+}
+
+static int64
+clock_max_ts(void)
+{
+	Relation	rel = table_open(mmr_catalog_table("clock"), AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
+	int64		ts = 0;
+
+	(void) clock_row(scan, RelationGetDescr(rel), &ts);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return ts;
+}
+
 int64
 mmr_progress_max_ts(void)
 {
@@ -221,6 +272,7 @@ mmr_progress_max_ts(void)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	list = mmr_progress_list(0);
+	max = clock_max_ts();
 	PopActiveSnapshot();
 	foreach(lc, list)
 		max = Max(max, ((MmrProgress *) lfirst(lc))->max_ts);

@@ -19,3 +19,12 @@ BEGIN
 END $$;
 REVOKE ALL ON mmrepl.log FROM PUBLIC;
 
+
+CREATE TABLE mmrepl.clock (
+    singleton         bool PRIMARY KEY DEFAULT true CHECK (singleton),
+    max_ts            int8 NOT NULL                 -- microseconds since 2000
+) WITH (fillfactor = 10);
+INSERT INTO mmrepl.clock (max_ts) VALUES (0);
+REVOKE ALL ON mmrepl.clock FROM PUBLIC;
+GRANT SELECT ON mmrepl.clock TO pg_monitor;
+COMMENT ON TABLE mmrepl.clock IS 'a time that no entry was above that has left the change log: versions to come are, also after a restart; one row';
