@@ -297,12 +297,12 @@ static void
 chunk_send(MmrBatch *b)
 {
 	MmrOutgoing *out = NULL;
-	MemoryContext old = MemoryContextSwitchTo(b->row_cxt);
 
 	qsort(b->items, b->nitems, sizeof(ChunkItem), compare_items);
 	for (int i = 0; i < b->nitems && !b->stale; i++)
 	{
 		ChunkItem  *item = &b->items[i];
+		MemoryContext old;
 
 		if (item->table != out)
 		{
@@ -318,8 +318,10 @@ chunk_send(MmrBatch *b)
 			if (out->number == 0)
 				mmr_outgoing_describe(out, ++b->ntables, &b->frame);
 		}
+		old = MemoryContextSwitchTo(b->row_cxt);
 		batch_label(b, out->key, item);
 		mmr_outgoing_item(out, &item->change, b->my_node, &b->ts, &b->frame);
+		MemoryContextSwitchTo(old);
 		MemoryContextReset(b->row_cxt);
 		if (b->frame.len >= mmr_guc_frame_size * 1024)
 			batch_send(b, false);
@@ -327,7 +329,6 @@ chunk_send(MmrBatch *b)
 	}
 	if (out != NULL)
 		mmr_outgoing_close(out);
-	MemoryContextSwitchTo(old);
 	MemoryContextReset(b->chunk_cxt);
 	b->nitems = 0;
 	memset(b->slots, 0xff, sizeof(int16) * CHUNK_SLOTS);

@@ -168,7 +168,7 @@ append_write(MmrAppender *a)
 		heap_insert(a->rel, ExecFetchSlotHeapTuple(slots[0], true, NULL), cid,
 					TABLE_INSERT_NO_LOGICAL, NULL);
 	else if (a->nruns > 1)
-		heap_multi_insert(a->rel, slots, a->nruns, cid, TABLE_INSERT_NO_LOGICAL, NULL);
+		heap_multi_insert(a->rel, slots, a->nruns, cid, 0, NULL);
 	if (pushed)
 		PopActiveSnapshot();
 	for (int i = 0; i < a->nruns; i++)

@@ -103,6 +103,7 @@ mmr_outgoing_open(MmrOutgoing *o, MmrMember *member, Snapshot snapshot)
 		o->cxt = AllocSetContextCreate(o->parent, "mmrepl outgoing", ALLOCSET_SMALL_SIZES);
 		o->format = mmr_row_format_local(o->rel, false, o->cxt);
 	}
+	o->scan_cxt = CurrentMemoryContext;
 	o->index = index_open(o->key->indexid, AccessShareLock);
 	o->slot = table_slot_create(o->rel, NULL);
 	o->scan = index_beginscan(o->rel, o->index, snapshot, o->key->ncolumns, 0);
@@ -161,12 +162,16 @@ mmr_outgoing_item(MmrOutgoing *o, const MmrChange *label, int32 my_node, int64 *
 	Datum		values[INDEX_MAX_KEYS];
 	uint8		flags = label->op;
 	bool		found;
+	MemoryContext old;
 
 	mmr_key_decode(o->key, label->key, label->keylen, values);
 	for (int i = 0; i < o->key->ncolumns; i++)
 		o->key->scankeys[i].sk_argument = values[i];
+	/* the scan remembers things from one look to the next */
+	old = MemoryContextSwitchTo(o->scan_cxt);
 	index_rescan(o->scan, o->key->scankeys, o->key->ncolumns, NULL, 0);
 	found = index_getnext_slot(o->scan, ForwardScanDirection, o->slot);
+	MemoryContextSwitchTo(old);
 
 	if (found)
 		flags |= MMR_ITEM_ROW;

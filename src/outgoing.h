@@ -28,6 +28,7 @@ typedef struct MmrOutgoing
 	MmrKey	   *key;
 	TupleTableSlot *slot;
 	IndexScanDesc scan;
+	MemoryContext scan_cxt;		/* in which it was begun */
 } MmrOutgoing;
 
 /*

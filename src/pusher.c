@@ -320,6 +320,7 @@ pusher_served(Pusher *p)
 	p->pause_ms = RETRY_FIRST_MS;
 	p->last_message[0] = '\0';
 	mmr_worker_good();
+	mmr_worker_state(MMR_STATE_IDLE);
 	SpinLockAcquire(&me->mutex);
 	me->pending = 0;
 	me->pending_since = 0;

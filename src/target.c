@@ -84,6 +84,7 @@ mmr_target_begin(MmrTarget *t, Snapshot snapshot)
 	t->estate->es_output_cid = GetCurrentCommandId(true);
 	t->estate->es_snapshot = snapshot;
 	AfterTriggerBeginQuery();
+	t->scan_cxt = CurrentMemoryContext;
 	t->scan = index_beginscan(t->rel, t->index, snapshot, t->key->ncolumns, 0);
 }
 
@@ -118,9 +119,16 @@ target_set_keys(MmrTarget *t, const Datum *key)
 bool
 mmr_target_find(MmrTarget *t, const Datum *key)
 {
+	MemoryContext old;
+	bool		found;
+
 	target_set_keys(t, key);
+	/* the scan remembers things from one look to the next */
+	old = MemoryContextSwitchTo(t->scan_cxt);
 	index_rescan(t->scan, t->key->scankeys, t->key->ncolumns, NULL, 0);
-	return index_getnext_slot(t->scan, ForwardScanDirection, t->found);
+	found = index_getnext_slot(t->scan, ForwardScanDirection, t->found);
+	MemoryContextSwitchTo(old);
+	return found;
 }
 
 bool

@@ -31,6 +31,7 @@ typedef struct MmrTarget
 	EState	   *estate;
 	ResultRelInfo *rri;
 	IndexScanDesc scan;			/* between begin and end */
+	MemoryContext scan_cxt;		/* in which it was begun */
 	TupleTableSlot *found;		/* the local row, if the last find found one */
 	TupleTableSlot *row;		/* virtual: the row to be written */
 	List	   *arbiters;		/* unique and exclusion indexes that are checked at once */
