@@ -11,8 +11,10 @@
  * early is written by the subtransaction it belongs to, so its abort hides it.
  * Hence a loop of ten thousand savepoints costs no write of its own.
  *
- * Invariant: only changes of the current subtransaction are ever written,
- * and at pre-commit all are.
+ * Invariant: a change is written by the subtransaction that it belongs to, or
+ * by a child of that as it commits; at pre-commit all are written.  There
+ * is never more in memory than mmrepl.capture_buffer for each level of
+ * subtransactions that are open, and a change of each.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -40,6 +42,7 @@ typedef struct Level
 } Level;
 
 #define RECENT	256				/* power of two */
+#define NOT_LOGGED	SIZE_MAX
 
 static struct
 {
@@ -52,23 +55,28 @@ static struct
 	int			nlevels;
 	int			max_levels;
 	int64		captured;
+	Size		logged;			/* what a subtransaction that is about to commit has written begins here */
 	Size		recent[RECENT]; /* offset + 1 of a change with that key hash, 0: none */
 } buffer;
 
 static void
 buffer_start(int32 node)
 {
-	buffer.cxt = AllocSetContextCreate(TopTransactionContext, "mmrepl capture",
-									   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext cxt = AllocSetContextCreate(TopTransactionContext, "mmrepl capture",
+											  ALLOCSET_DEFAULT_SIZES);
+
 	buffer.node = node;
 	buffer.allocated = 8192;
-	buffer.data = MemoryContextAlloc(buffer.cxt, buffer.allocated);
+	buffer.data = MemoryContextAlloc(cxt, buffer.allocated);
 	buffer.len = 0;
 	buffer.max_levels = 8;
-	buffer.levels = MemoryContextAlloc(buffer.cxt, sizeof(Level) * buffer.max_levels);
+	buffer.levels = MemoryContextAlloc(cxt, sizeof(Level) * buffer.max_levels);
 	buffer.nlevels = 0;
 	buffer.captured = 0;
+	buffer.logged = NOT_LOGGED;
 	memset(buffer.recent, 0, sizeof(buffer.recent));
+	/* last: an ERROR above may be caught by a subtransaction */
+	buffer.cxt = cxt;
 }
 
 /* The level of the current subtransaction, made if it is not there. */
@@ -81,8 +89,8 @@ buffer_level(void)
 		return &buffer.levels[buffer.nlevels - 1];
 	if (buffer.nlevels == buffer.max_levels)
 	{
+		buffer.levels = repalloc(buffer.levels, sizeof(Level) * buffer.max_levels * 2);
 		buffer.max_levels *= 2;
-		buffer.levels = repalloc(buffer.levels, sizeof(Level) * buffer.max_levels);
 	}
 	buffer.levels[buffer.nlevels].sub = sub;
 	buffer.levels[buffer.nlevels].start = buffer.len;
@@ -95,9 +103,9 @@ buffered_size(int keylen)
 	return MAXALIGN(offsetof(Buffered, key) + keylen);
 }
 
-/* Writes the changes from `start` on, which all belong to the current subtransaction. */
+/* Writes the changes from `start` on, in the name of the current subtransaction. */
 static void
-buffer_write(Size start)
+buffer_log(Size start)
 {
 	MmrAppender *a;
 	Size		pos = start;
@@ -122,8 +130,28 @@ buffer_write(Size start)
 		pos += buffered_size(b->keylen);
 	}
 	mmr_changelog_end(a);
+}
+
+/* Cuts the array there. Places past the cut would name changes to come. */
+static void
+buffer_cut(Size start)
+{
 	buffer.len = start;
 	memset(buffer.recent, 0, sizeof(buffer.recent));
+}
+
+/* Writes the changes from `start` on, which all belong to the current subtransaction. */
+static void
+buffer_write(Size start)
+{
+	buffer_log(start);
+	buffer_cut(start);
+}
+
+static bool
+buffer_is_full(Size start, Size more)
+{
+	return buffer.len - start + more > (Size) mmr_guc_capture_buffer * 1024;
 }
 
 /* If the key has a change in this level's part already: makes that one the newest, and true. */
@@ -163,12 +191,14 @@ mmr_buffer_add(int32 node, const MmrChange *change)
 	if (change->op != MMR_OP_TRUNCATE && buffer_renew(level, change, recent))
 		return;
 
-	if (buffer.len - level->start + size > (Size) mmr_guc_capture_buffer * 1024)
+	if (buffer_is_full(level->start, size))
 		buffer_write(level->start);
 	if (buffer.len + size > buffer.allocated)
 	{
-		buffer.allocated = Max(buffer.allocated * 2, buffer.len + size);
-		buffer.data = repalloc_huge(buffer.data, buffer.allocated);
+		Size		allocated = Max(buffer.allocated * 2, buffer.len + size);
+
+		buffer.data = repalloc_huge(buffer.data, allocated);
+		buffer.allocated = allocated;
 	}
 	b = (Buffered *) (buffer.data + buffer.len);
 	b->ts = change->version.ts;
@@ -190,6 +220,38 @@ mmr_buffer_flush(void)
 	buffer_write(0);
 }
 
+/* Where the changes begin that are the parent's when this subtransaction has committed. */
+static Size
+buffer_start_with_parent(const Level *top, SubTransactionId parent)
+{
+	return buffer.nlevels > 1 && top[-1].sub == parent ? top[-1].start : top->start;
+}
+
+void
+mmr_buffer_precommit_sub(SubTransactionId sub, SubTransactionId parent)
+{
+	Level	   *top;
+	Size		start;
+
+	if (buffer.cxt == NULL || buffer.nlevels == 0)
+		return;
+	top = &buffer.levels[buffer.nlevels - 1];
+	if (top->sub != sub)
+		return;
+	start = buffer_start_with_parent(top, parent);
+	buffer.logged = NOT_LOGGED;
+	if (!buffer_is_full(start, 0))
+		return;
+
+	/*
+	 * A loop with a subtransaction in each turn: the parent itself never comes
+	 * to write.  The child does it, whose fate is the parent's as soon as it
+	 * has committed; only then the changes leave the array.
+	 */
+	buffer_log(start);
+	buffer.logged = start;
+}
+
 void
 mmr_buffer_subcommit(SubTransactionId sub, SubTransactionId parent)
 {
@@ -200,6 +262,9 @@ mmr_buffer_subcommit(SubTransactionId sub, SubTransactionId parent)
 	top = &buffer.levels[buffer.nlevels - 1];
 	if (top->sub != sub)
 		return;
+	if (buffer.logged != NOT_LOGGED)
+		buffer_cut(buffer.logged);
+	buffer.logged = NOT_LOGGED;
 	if (buffer.nlevels > 1 && top[-1].sub == parent)
 		buffer.nlevels--;
 	else
@@ -216,10 +281,9 @@ mmr_buffer_subabort(SubTransactionId sub)
 	top = &buffer.levels[buffer.nlevels - 1];
 	if (top->sub != sub)
 		return;
-	buffer.len = top->start;
+	buffer_cut(top->start);
 	buffer.nlevels--;
-	/* places past the cut would name changes to come */
-	memset(buffer.recent, 0, sizeof(buffer.recent));
+	buffer.logged = NOT_LOGGED;
 }
 
 bool

@@ -20,6 +20,9 @@ extern void mmr_buffer_add(int32 node, const MmrChange *change);
 /* Writes everything to the log: before commit or prepare. */
 extern void mmr_buffer_flush(void);
 
+/* A subtransaction is about to commit: writes to the log if its parent would have gathered too much then. */
+extern void mmr_buffer_precommit_sub(SubTransactionId sub, SubTransactionId parent);
+
 /* A subtransaction ends: what it changed becomes its parent's, or nothing. */
 extern void mmr_buffer_subcommit(SubTransactionId sub, SubTransactionId parent);
 extern void mmr_buffer_subabort(SubTransactionId sub);

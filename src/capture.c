@@ -20,6 +20,7 @@
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -50,6 +51,7 @@ static struct
 
 static int32 my_node = 0;
 static uint64 my_node_generation = 0;
+static LocalTransactionId my_node_lxid = InvalidLocalTransactionId;
 
 /* This node's id as the catalog has it, 0 if it has none. */
 static int32
@@ -81,10 +83,13 @@ capture_node(void)
 	MmrDatabase *db = mmr_shared_database();
 	uint64		generation = db ? pg_atomic_read_u64(&db->config_generation) + 1 : 0;
 
-	if (my_node != 0 && generation != 0 && generation == my_node_generation)
+	/* without an entry nobody tells of changes: good for this transaction */
+	if (my_node != 0 && generation == my_node_generation &&
+		(generation != 0 || my_node_lxid == MyProc->lxid))
 		return my_node;
 	my_node = read_node_id();
 	my_node_generation = generation;
+	my_node_lxid = MyProc->lxid;
 	return my_node;
 }
 
@@ -276,7 +281,9 @@ capture_xact(XactEvent event, void *arg)
 static void
 capture_subxact(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
 {
-	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	if (event == SUBXACT_EVENT_PRE_COMMIT_SUB)
+		mmr_buffer_precommit_sub(sub, parent);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 		mmr_buffer_subcommit(sub, parent);
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 		mmr_buffer_subabort(sub);

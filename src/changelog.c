@@ -25,6 +25,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/catalog.h"
 #include "catalog/pg_type_d.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -68,6 +69,7 @@ struct MmrAppender
 
 /* Kept for the backend's life: one appender is open at a time. */
 static MemoryContext append_cxt = NULL;
+static MemoryContext write_cxt = NULL;	/* what the heap allocates for one write */
 static TupleDesc log_desc = NULL;
 static TupleTableSlot *slots[RUNS_PER_INSERT];
 
@@ -77,6 +79,7 @@ append_init(void)
 	MemoryContext old;
 
 	append_cxt = AllocSetContextCreate(TopMemoryContext, "mmrepl append", ALLOCSET_DEFAULT_SIZES);
+	write_cxt = AllocSetContextCreate(TopMemoryContext, "mmrepl append write", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	log_desc = CreateTemplateTupleDesc(2);
 	TupleDescInitEntry(log_desc, 1, "xid", XID8OID, -1, 0);
@@ -109,10 +112,9 @@ mmr_changelog_segment_used(int segment)
 static Relation
 append_open(void)
 {
-	MmrDatabase *db = mmr_shared_database();
-
 	for (;;)
 	{
+		MmrDatabase *db = mmr_shared_database();
 		int			segment = db ? pg_atomic_read_u32(&db->current_segment) % MMR_SEGMENTS : 0;
 		Relation	rel = mmr_changelog_open_segment(segment, RowExclusiveLock);
 
@@ -121,7 +123,8 @@ append_open(void)
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("change log segment %d does not exist", segment),
 					 errhint("Drop the extension mmrepl and create it again.")));
-		if (db == NULL)
+		/* without an entry nobody rotates; there may be one by now, and a janitor */
+		if (db == NULL && (db = mmr_shared_database()) == NULL)
 			return rel;
 		/* the lock is a barrier: see the invariant above */
 		if (pg_atomic_read_u32(&db->current_segment) % MMR_SEGMENTS == segment)
@@ -141,6 +144,9 @@ mmr_changelog_begin(int32 node, bool recorded)
 
 	if (append_cxt == NULL)
 		append_init();
+	/* one that ended in an ERROR may have left tuples in the slots, which belong to the context */
+	for (int i = 0; i < RUNS_PER_INSERT; i++)
+		ExecClearTuple(slots[i]);
 	MemoryContextReset(append_cxt);
 	old = MemoryContextSwitchTo(append_cxt);
 	a = palloc0(sizeof(MmrAppender));
@@ -160,15 +166,23 @@ append_write(MmrAppender *a)
 {
 	CommandId	cid = GetCurrentCommandId(true);
 	bool		pushed = !HaveRegisteredOrActiveSnapshot();
+	MemoryContext old;
 
+	if (a->nruns == 0)
+		return;
 	/* at commit there is none, and the segments have TOAST tables, if only by their columns' types */
 	if (pushed)
 		PushActiveSnapshot(GetTransactionSnapshot());
-	if (a->nruns == 1)
-		heap_insert(a->rel, ExecFetchSlotHeapTuple(slots[0], true, NULL), cid,
-					TABLE_INSERT_NO_LOGICAL, NULL);
-	else if (a->nruns > 1)
+	old = MemoryContextSwitchTo(write_cxt);
+	/* a multi-insert cannot be kept from logical decoding */
+	if (a->nruns > 1 && !RelationIsLogicallyLogged(a->rel))
 		heap_multi_insert(a->rel, slots, a->nruns, cid, 0, NULL);
+	else
+		for (int i = 0; i < a->nruns; i++)
+			heap_insert(a->rel, ExecFetchSlotHeapTuple(slots[i], true, NULL), cid,
+						TABLE_INSERT_NO_LOGICAL, NULL);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(write_cxt);
 	if (pushed)
 		PopActiveSnapshot();
 	for (int i = 0; i < a->nruns; i++)
@@ -354,7 +368,10 @@ int64
 mmr_changelog_max_ts(void)
 {
 	int64		max = 0;
+	SnapshotData dirty;
 
+	/* uncommitted ones count: a prepared transaction may commit yet */
+	InitDirtySnapshot(dirty);
 	for (int segment = 0; segment < MMR_SEGMENTS; segment++)
 	{
 		Relation	rel;
@@ -366,8 +383,7 @@ mmr_changelog_max_ts(void)
 		rel = mmr_changelog_open_segment(segment, AccessShareLock);
 		if (rel == NULL)
 			continue;
-		/* uncommitted ones count: a prepared transaction may commit yet */
-		scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+		scan = table_beginscan(rel, &dirty, 0, NULL);
 		while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 		{
 			max = Max(max, tuple_max_ts(tuple, RelationGetDescr(rel)));

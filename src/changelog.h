@@ -61,7 +61,7 @@ extern Relation mmr_changelog_open_segment(int segment, LOCKMODE lockmode);
 /* False if that segment is certainly empty. */
 extern bool mmr_changelog_segment_used(int segment);
 
-/* Highest version time in the log, whoever wrote it and whether it committed or not; 0 if it is empty. */
+/* Highest version time in the log, whoever wrote it, of transactions under way too; 0 if it is empty. */
 extern int64 mmr_changelog_max_ts(void);
 
 #endif							/* MMR_CHANGELOG_H */

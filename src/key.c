@@ -37,7 +37,11 @@ typedef struct KeyEntry
 } KeyEntry;
 
 static HTAB *keys = NULL;
-static uint64 generation = 1;
+static uint64 generation = 1;	/* a key of the cache is not what it was */
+static uint64 invalidations = 0;	/* of any relation */
+
+/* For what operators of keys allocate; empty between calls. */
+static MemoryContext scratch = NULL;
 
 static void
 key_invalidate(Datum arg, Oid relid)
@@ -45,14 +49,17 @@ key_invalidate(Datum arg, Oid relid)
 	HASH_SEQ_STATUS seq;
 	KeyEntry   *entry;
 
-	generation++;
+	invalidations++;
 	if (relid != InvalidOid)
 	{
 		entry = hash_search(keys, &relid, HASH_FIND, NULL);
-		if (entry != NULL)
-			entry->valid = false;
+		if (entry == NULL)
+			return;
+		entry->valid = false;
+		generation++;
 		return;
 	}
+	generation++;
 	hash_seq_init(&seq, keys);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 		entry->valid = false;
@@ -67,6 +74,7 @@ key_cache_init(void)
 	ctl.entrysize = sizeof(KeyEntry);
 	ctl.hcxt = CacheMemoryContext;
 	keys = hash_create("mmrepl keys", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	scratch = AllocSetContextCreate(CacheMemoryContext, "mmrepl key scratch", ALLOCSET_SMALL_SIZES);
 	CacheRegisterRelcacheCallback(key_invalidate, (Datum) 0);
 }
 
@@ -231,13 +239,17 @@ mmr_key_get(Relation rel, Oid indexid)
 		return entry->key;
 
 	/* building reads catalogs, which may bring an invalidation: then it is not kept as valid */
-	before = generation;
+	before = invalidations;
 	key = key_build(rel, indexid);
 	entry = hash_search(keys, &relid, HASH_ENTER, &found);
 	if (found && entry->key != NULL)
+	{
+		/* who remembers it without asking must not find it again */
 		MemoryContextDelete(entry->key->cxt);
+		generation++;
+	}
 	entry->key = key;
-	entry->valid = key != NULL && before == generation;
+	entry->valid = key != NULL && before == invalidations;
 	return key;
 }
 
@@ -416,10 +428,12 @@ mmr_key_hash(MmrKey *key, const char *data, int len)
 {
 	Datum		values[INDEX_MAX_KEYS];
 	uint64		h = key->relid;
+	MemoryContext old;
 
 	if (likely(key->image_equal))
 		return hash_bytes_extended((const unsigned char *) data, len, key->relid);
 
+	old = MemoryContextSwitchTo(scratch);
 	mmr_key_decode(key, data, len, values);
 	for (int i = 0; i < key->ncolumns; i++)
 	{
@@ -431,6 +445,8 @@ mmr_key_hash(MmrKey *key, const char *data, int len)
 		else if (key->columns[i].codec <= MMR_CODEC_INT8)
 			h = hash_combine64(h, (uint64) values[i]);
 	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(scratch);
 	return h;
 }
 
@@ -439,16 +455,20 @@ mmr_key_equal(MmrKey *key, const char *a, int alen, const char *b, int blen)
 {
 	Datum		va[INDEX_MAX_KEYS];
 	Datum		vb[INDEX_MAX_KEYS];
+	MemoryContext old;
+	bool		equal = true;
 
 	if (alen == blen && memcmp(a, b, alen) == 0)
 		return true;
 	if (key->image_equal)
 		return false;
+	old = MemoryContextSwitchTo(scratch);
 	mmr_key_decode(key, a, alen, va);
 	mmr_key_decode(key, b, blen, vb);
-	for (int i = 0; i < key->ncolumns; i++)
-		if (!DatumGetBool(FunctionCall2Coll(&key->columns[i].equal, key->columns[i].collation,
-											va[i], vb[i])))
-			return false;
-	return true;
+	for (int i = 0; equal && i < key->ncolumns; i++)
+		equal = DatumGetBool(FunctionCall2Coll(&key->columns[i].equal, key->columns[i].collation,
+											   va[i], vb[i]));
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(scratch);
+	return equal;
 }

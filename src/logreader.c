@@ -21,6 +21,7 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/memutils.h"
@@ -108,6 +109,7 @@ page_read(MmrLogReader *reader, Relation rel, Buffer buffer, Snapshot snapshot,
 	Page		page;
 	int			n = 0;
 	OffsetNumber max;
+	uint64		own_xid = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
 
 	*undecided = 0;
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
@@ -133,6 +135,9 @@ page_read(MmrLogReader *reader, Relation rel, Buffer buffer, Snapshot snapshot,
 			/* first column, fixed and not null: right behind the header */
 			memcpy(&xid, (char *) tuple.t_data + tuple.t_data->t_hoff, sizeof(xid));
 			if (!mmr_position_covers(pos, xid))
+				(*undecided)++;
+			/* a snapshot counts our own transaction as over, and does not show its latest runs yet */
+			else if (xid == own_xid)
 				(*undecided)++;
 		}
 	}

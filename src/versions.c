@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
+#include "storage/proc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -101,6 +102,8 @@ struct MmrVersions
 	versions_hash *keys;
 	HTAB	   *tables;
 	uint64		fed;
+	int64		placeless;		/* entries (tables' too) that were added and not yet found in the log */
+	LocalTransactionId placeless_lxid;	/* transaction that added them */
 
 	/* the table looked at last by feed: runs of changes of one table are the rule */
 	Oid			last_relid;
@@ -140,6 +143,7 @@ mmr_versions_reset(MmrVersions *v)
 	mmr_logreader_reset(v->reader);
 	MemoryContextReset(v->cxt);
 	versions_make_tables(v);
+	v->placeless = 0;
 	v->fed++;
 }
 
@@ -152,6 +156,7 @@ versions_table(MmrVersions *v, Oid relid)
 	if (!found)
 	{
 		t->truncated = false;
+		t->truncate_segment = 0;
 		t->newest = MMR_VERSION_NONE;
 	}
 	return t;
@@ -170,6 +175,14 @@ versions_set_ref(KeyRef *ref, MmrKey *key, uint64 hash, const char *data, int le
 	probe_key = key;
 }
 
+/* Where an entry lies from now on; -1: nowhere yet. */
+static void
+versions_place(MmrVersions *v, int16 *place, int segment)
+{
+	v->placeless += (segment < 0) - (*place < 0);
+	*place = segment;
+}
+
 static void
 versions_note(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change, int segment)
 {
@@ -185,11 +198,13 @@ versions_note(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change,
 
 		/* an entry of our own turns up in the log: now it has a place */
 		if (mmr_version_compare(&known, &change->version) == 0 && e->segment < 0)
-			e->segment = segment;
+			versions_place(v, &e->segment, segment);
 		if (mmr_version_compare(&known, &change->version) >= 0)
 			return;
 	}
-	else if (ref.len > INLINE_KEY)
+	else
+		e->segment = 0;
+	if (!found && ref.len > INLINE_KEY)
 	{
 		e->ref.u.ptr = MemoryContextAlloc(v->cxt, ref.len);
 		memcpy(e->ref.u.ptr, change->key, ref.len);
@@ -201,22 +216,25 @@ versions_note(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change,
 	e->dot_xid = change->dot.xid;
 	e->op = change->op;
 	e->resolution = change->resolution;
-	e->segment = segment;
+	versions_place(v, &e->segment, segment);
 }
 
 static void
 versions_note_table(MmrVersions *v, const MmrChange *change, int segment)
 {
 	TableEntry *t = versions_table(v, change->relid);
+	int			cmp;
 
 	if (mmr_version_compare(&change->version, &t->newest) > 0)
 		t->newest = change->version;
 	if (change->op != MMR_OP_TRUNCATE)
 		return;
-	if (!t->truncated || mmr_version_compare(&change->version, &t->truncate.version) >= 0)
+	cmp = t->truncated ? mmr_version_compare(&change->version, &t->truncate.version) : 1;
+	/* the same one again: it turns up in the log, and has a place now */
+	if (cmp > 0 || (cmp == 0 && t->truncate_segment < 0))
 	{
 		t->truncated = true;
-		t->truncate_segment = segment;
+		versions_place(v, &t->truncate_segment, segment);
 		t->truncate.version = change->version;
 		t->truncate.dot = change->dot;
 		t->truncate.op = MMR_OP_TRUNCATE;
@@ -251,10 +269,10 @@ versions_run(void *arg, int segment, uint64 xid, const char *data, int len)
 	}
 }
 
+/* Forgets what lies there. */
 static void
-versions_emptied(void *arg, int segment)
+versions_forget(MmrVersions *v, int segment)
 {
-	MmrVersions *v = arg;
 	versions_iterator it;
 	VersionEntry *e;
 	HASH_SEQ_STATUS seq;
@@ -267,23 +285,45 @@ versions_emptied(void *arg, int segment)
 			continue;
 		if (e->ref.len > INLINE_KEY)
 			pfree(e->ref.u.ptr);
+		versions_place(v, &e->segment, 0);
 		versions_delete_item(v->keys, e);
 	}
 	hash_seq_init(&seq, v->tables);
 	while ((t = hash_seq_search(&seq)) != NULL)
 	{
 		if (t->truncated && t->truncate_segment == segment)
+		{
 			t->truncated = false;
+			versions_place(v, &t->truncate_segment, 0);
+		}
+		/* nothing at all is known any more: lookups can be skipped again */
 		if (v->keys->members == 0 && !t->truncated)
-			t->newest = MMR_VERSION_NONE;
+			(void) hash_search(v->tables, &t->relid, HASH_REMOVE, NULL);
 	}
+}
+
+static void
+versions_emptied(void *arg, int segment)
+{
+	versions_forget(arg, segment);
 }
 
 int64
 mmr_versions_feed(MmrVersions *v, Snapshot snapshot, const MmrPosition *pos)
 {
+	bool		settled = v->placeless > 0 && v->placeless_lxid != MyProc->lxid;
+	int64		undecided;
+
 	v->last_relid = InvalidOid;
-	return mmr_logreader_scan(v->reader, snapshot, pos, versions_run, versions_emptied, v);
+	undecided = mmr_logreader_scan(v->reader, snapshot, pos, versions_run, versions_emptied, v);
+
+	/*
+	 * What an earlier transaction has added and the log does not hold any
+	 * more has been stable and purged in between.
+	 */
+	if (settled && v->placeless > 0)
+		versions_forget(v, -1);
+	return undecided;
 }
 
 uint64
@@ -351,6 +391,7 @@ mmr_versions_lookup(MmrVersions *v, MmrKey *key, uint64 hash, const char *data, 
 void
 mmr_versions_add(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change)
 {
+	v->placeless_lxid = MyProc->lxid;
 	versions_note_table(v, change, -1);
 	if (change->op != MMR_OP_TRUNCATE)
 		versions_note(v, key, hash, change, -1);
