@@ -2,7 +2,7 @@
  * api_db.c
  *	  SQL: dbs and groups of dbs.
  *
- * Floor 6.
+ * Floor 11.
  * Reads and writes: db, dbgroup, dbgroup_db, local_node; on a db that is
  * added: CREATE EXTENSION.
  * Runs in: client backends.

@@ -2,7 +2,7 @@
  * api_log.c
  *	  SQL: the change log, decoded, for the view change_log.
  *
- * Floor 6.
+ * Floor 11.
  * Reads the segments of the log, and of members the definition of the key.
  * Runs in client backends, also of roles that may only monitor.
  *

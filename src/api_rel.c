@@ -2,7 +2,7 @@
  * api_rel.c
  *	  SQL: tables, sequences, and groups of them.
  *
- * Floor 6.
+ * Floor 11.
  * Reads and writes: rel, relgroup, relgroup_rel; the server's catalogs.
  * Runs in: client backends.
  *

@@ -2,7 +2,7 @@
  * api_run.c
  *	  SQL: start, stop, pause, resume, kick, wait_for_sync.
  *
- * Floor 6.
+ * Floor 11.
  * Writes local_node.stopped and sync.paused; reads and writes tickets in the
  * slots of pushers.
  * Runs in client backends.

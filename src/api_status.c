@@ -2,7 +2,7 @@
  * api_status.c
  *	  SQL: what shared memory knows, for the views.
  *
- * Floor 6.
+ * Floor 11.
  * Reads shared memory.
  * Runs in client backends, also of roles that may only monitor.
  *

@@ -2,7 +2,7 @@
  * api_sync.c
  *	  SQL: syncs.
  *
- * Floor 6.
+ * Floor 11.
  * Reads and writes: sync, dbgroup, dbgroup_db, local_node.
  * Runs in: client backends.
  *

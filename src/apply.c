@@ -2,7 +2,7 @@
  * apply.c
  *	  A batch from a peer, in one transaction of this backend.
  *
- * Floor 7.  Reads and writes user tables, the log, progress, through merge,
+ * Floor 8.  Reads and writes user tables, the log, progress, through merge,
  * sweep and collide.  Runs in a backend that a peer's pusher has opened here; it
  * is called once per frame, by a role that may have no other right.
  *

@@ -2,7 +2,7 @@
  * apply.h
  *	  A batch from a peer, in one transaction of this backend.
  *
- * Floor 7.
+ * Floor 8.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_APPLY_H

@@ -2,7 +2,7 @@
  * buffer.c
  *	  Captured changes of the transaction under way, before they go to the log.
  *
- * Floor 4.  Writes mmrepl.log_N through changelog.  Runs in client backends,
+ * Floor 3.  Writes mmrepl.log_N through changelog.  Runs in client backends,
  * once per captured row: this is the capture path.
  *
  * The buffer is one array of changes with a mark where each subtransaction's

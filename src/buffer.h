@@ -2,7 +2,7 @@
  * buffer.h
  *	  Captured changes of the transaction under way, before they go to the log.
  *
- * Floor 4.
+ * Floor 3.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_BUFFER_H

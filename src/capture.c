@@ -3,7 +3,7 @@
  *	  Capture: what the triggers on user tables do, and when a transaction's
  *	  changes go to the log.
  *
- * Floor 5.  Reads mmrepl.local_node; writes the log through buffer.  Runs in
+ * Floor 4.  Reads mmrepl.local_node; writes the log through buffer.  Runs in
  * client backends, inside the user's transaction: nothing here may fail it
  * but a lack of memory or disk (C5).
  *

@@ -3,7 +3,7 @@
  *	  Capture: row triggers gather changed keys in backend memory and bring
  *	  them to the log before the transaction commits.
  *
- * Floor 5.
+ * Floor 4.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_CAPTURE_H

@@ -2,7 +2,7 @@
  * clock.c
  *	  The hybrid clock.
  *
- * Floor 1.  Reads and writes MmrShared.clock_last.  Runs everywhere.
+ * Floor 2.  Reads and writes MmrShared.clock_last.  Runs everywhere.
  * Invariant: two ticks of one server are never equal and never go back, also
  * when the machine's clock does.
  *-------------------------------------------------------------------------

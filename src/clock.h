@@ -3,7 +3,7 @@
  *	  The hybrid clock (K1): microseconds since 2000, never twice the same,
  *	  never below what has been seen.
  *
- * Floor 1.
+ * Floor 2.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_CLOCK_H

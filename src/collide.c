@@ -3,7 +3,7 @@
  *	  Items whose row holds a unique value that a row of another key holds
  *	  here (A5).
  *
- * Floor 5.  Reads and writes user tables, the log, the conflict history.  Runs
+ * Floor 6.  Reads and writes user tables, the log, the conflict history.  Runs
  * in apply backends, at the end of a batch.
  *
  * By the time the batch is through, rows that only stood in each other's

@@ -3,7 +3,7 @@
  *	  Items whose row holds a unique value that a row of another key holds
  *	  here (A5): put aside, and settled when the batch is through.
  *
- * Floor 5.
+ * Floor 6.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_COLLIDE_H

@@ -2,7 +2,7 @@
  * conflict_log.c
  *	  The history of conflicts.
  *
- * Floor 2.  Writes mmrepl.conflict_log.  Runs in apply backends, once per
+ * Floor 3.  Writes mmrepl.conflict_log.  Runs in apply backends, once per
  * conflict, inside the transaction that settles it.
  *
  * Invariant: no value of a row reaches the server's log from here.

@@ -2,7 +2,7 @@
  * conflict_log.h
  *	  The history of conflicts (mmrepl.conflict_log).
  *
- * Floor 2.
+ * Floor 3.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_CONFLICT_LOG_H

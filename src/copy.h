@@ -2,7 +2,7 @@
  * copy.h
  *	  The initial copy of a sync to a peer.
  *
- * Floor 6.
+ * Floor 7.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_COPY_H

@@ -2,7 +2,7 @@
  * ddl.c
  *	  What has to be done when a user's DDL concerns mmrepl.
  *
- * Floor 6.
+ * Floor 11.
  * Reads and writes through the keepers it calls.
  * Runs in: backends that run DROP EXTENSION mmrepl, before it is run.  (An
  * event trigger would be one more thing that fails when the library is gone;

@@ -2,7 +2,7 @@
  * ddl.h
  *	  What has to be done when a user's DDL concerns mmrepl.
  *
- * Floor 6.
+ * Floor 11.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_DDL_H

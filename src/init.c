@@ -2,7 +2,7 @@
  * init.c
  *	  What happens when the library is loaded.
  *
- * Floor 7.
+ * Floor 12.
  * Runs in the postmaster (shared_preload_libraries), or in a session that
  * calls one of our functions when the library was not preloaded: then there
  * are settings and functions, but no shared memory and no workers.

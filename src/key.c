@@ -2,7 +2,7 @@
  * key.c
  *	  The key of a table as bytes, hash and scan keys.
  *
- * Floor 1.  Reads system catalogs.  Runs everywhere; the encoder is on the
+ * Floor 2.  Reads system catalogs.  Runs everywhere; the encoder is on the
  * capture path (its cost is per captured row).
  * Invariant: equal keys (by the index' operators) have equal hashes, on this
  * node; the bytes of a key mean the same on every node.

@@ -3,7 +3,7 @@
  *	  The key of a table: which columns, how they become bytes, when two of
  *	  them are the same.
  *
- * Floor 1.  A key's bytes are: per column an integer as zigzag varint, or
+ * Floor 2.  A key's bytes are: per column an integer as zigzag varint, or
  * length and binary send format (text: raw, in the database's encoding).
  *-------------------------------------------------------------------------
  */

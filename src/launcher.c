@@ -2,7 +2,7 @@
  * launcher.c
  *	  One per server: starts a janitor in each database that may have mmrepl.
  *
- * Floor 5.
+ * Floor 10.
  * Reads pg_database; reads and writes slots in shared memory.
  * Runs in its own background worker, connected to no database, so it is in
  * nobody's way (CREATE DATABASE ... TEMPLATE, DROP DATABASE).

@@ -2,7 +2,7 @@
  * launcher.h
  *	  The worker that starts all others.
  *
- * Floor 5.
+ * Floor 10.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_LAUNCHER_H

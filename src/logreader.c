@@ -2,7 +2,7 @@
  * logreader.c
  *	  Finds the runs of the change log that a session has not seen yet.
  *
- * Floor 2.  Reads mmrepl.log_N by page.  Runs in pushers and apply backends.
+ * Floor 3.  Reads mmrepl.log_N by page.  Runs in pushers and apply backends.
  *
  * A backend may append to any page that has room, not only to the last one,
  * and what an open transaction has appended becomes visible without the

@@ -2,7 +2,7 @@
  * logreader.h
  *	  Finds the runs of the change log that a session has not seen yet.
  *
- * Floor 2 (lower than versions: see src/README.md).
+ * Floor 3.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_LOGREADER_H

@@ -2,7 +2,7 @@
  * merge.c
  *	  What came of one table meets what is here.
  *
- * Floor 5.  Reads and writes user tables through target, the log through
+ * Floor 7.  Reads and writes user tables through target, the log through
  * versions and changelog, the history through conflict_log.  Runs in apply
  * backends.
  *

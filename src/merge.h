@@ -3,7 +3,7 @@
  *	  What came of one table meets what is here: row by row the newer one
  *	  stands, and the meeting is written down.
  *
- * Floor 6.
+ * Floor 7.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_MERGE_H

@@ -2,7 +2,7 @@
  * mergestate.c
  *	  One batch under way: what all who merge share.
  *
- * Floor 4.  Reads the log through versions, writes it through changelog.  Runs
+ * Floor 5.  Reads the log through versions, writes it through changelog.  Runs
  * in apply backends.
  *
  * Invariant: a version that came is known to the clock before anything is

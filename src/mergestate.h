@@ -2,7 +2,7 @@
  * mergestate.h
  *	  One batch under way in this backend: what all who merge share.
  *
- * Floor 4.
+ * Floor 5.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_MERGESTATE_H

@@ -2,7 +2,7 @@
  * pusher.c
  *	  Pushes what changed here to one peer of one sync, for ever.
  *
- * Floor 8.  Reads the configuration, the log, user tables; writes
+ * Floor 10.  Reads the configuration, the log, user tables; writes
  * mmrepl.peer_state.  A background worker, one per sync and peer.
  *
  * A session: connect, exchange configurations, handshake (the peer tells the

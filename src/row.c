@@ -2,7 +2,7 @@
  * row.c
  *	  Rows to bytes and back.
  *
- * Floor 2.  Reads system catalogs when a format is made.  Runs in pushers
+ * Floor 3.  Reads system catalogs when a format is made.  Runs in pushers
  * (encode) and apply backends (decode), once per row on both sides.
  *
  * Invariant: what decode makes of the bytes of encode is the same value, on

@@ -2,7 +2,7 @@
  * row.h
  *	  Rows to bytes and back, columns matched by name.
  *
- * Floor 2.  A row on the wire: per column of its format 0 for NULL, else
+ * Floor 3.  A row on the wire: per column of its format 0 for NULL, else
  * length + 1 and the value in binary send format (or as text).
  *-------------------------------------------------------------------------
  */

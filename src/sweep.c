@@ -2,7 +2,7 @@
  * sweep.c
  *	  Rows of a whole table go.
  *
- * Floor 5.  Reads and writes user tables, the log, the conflict history.  Runs
+ * Floor 6.  Reads and writes user tables, the log, the conflict history.  Runs
  * in apply backends.
  *
  * Invariant: a row whose key has a newer entry than what sweeps is spared.

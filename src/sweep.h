@@ -3,7 +3,7 @@
  *	  Rows of a whole table go: TRUNCATE from a peer (A2), replacement by an
  *	  initial copy.
  *
- * Floor 5.
+ * Floor 6.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_SWEEP_H

@@ -2,7 +2,7 @@
  * transport.c
  *	  A batch as frames to the peer, its answer back.
  *
- * Floor 5.  Runs in pushers.
+ * Floor 3.  Runs in pushers.
  *
  * Most batches are one frame: one statement, one round trip, one commit there.
  * A large one streams through libpq's pipeline, between BEGIN and COMMIT: the

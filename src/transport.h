@@ -2,7 +2,7 @@
  * transport.h
  *	  A batch as frames to the peer, its answer back.
  *
- * Floor 5.
+ * Floor 3.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_TRANSPORT_H

@@ -4,7 +4,7 @@
  *	  database, sleeping, the report of success and failure, start and
  *	  dismissal of others.
  *
- * Floor 4.
+ * Floor 9.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_WORKER_H

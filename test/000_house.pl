@@ -28,7 +28,7 @@ cmp_ok(scalar @sources, '>', 0, 'there are sources');
 none('every source and header is in the floors table', grep { !defined $floor{$_} } sort keys %is_room);
 none('every room of the table is there', grep { !$is_room{$_} } sort keys %floor);
 none('a header says the same floor',
-	grep { my ($said) = slurp_file("src/$_.h") =~ /^ *\*.*\bFloor (\d)/m; ($said // '') ne ($floor{$_} // '') } @headers);
+	grep { my ($said) = slurp_file("src/$_.h") =~ /^ *\*.*\bFloor (\d+)/m; ($said // '') ne ($floor{$_} // '') } @headers);
 none('every room says what it is for', grep { length($room{$_}) < 10 } sort keys %room);
 
 # Calls go down only: by what is included, and by what the linker is asked for.
