@@ -18,8 +18,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type_d.h"
-#include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -36,6 +34,7 @@
 #include "link.h"
 #include "membership.h"
 #include "node.h"
+#include "peerstate.h"
 #include "transport.h"
 #include "worker.h"
 
@@ -110,35 +109,17 @@ pusher_stands_at(Pusher *p, const MmrPosition *position)
 static void
 pusher_save(Pusher *p)
 {
-	static const char *sql =
-		"INSERT INTO mmrepl.peer_state AS s (sync_id, peer_node, acked, last_good, last_bad, last_error)"
-		" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (sync_id, peer_node) DO UPDATE SET"
-		" acked = COALESCE(EXCLUDED.acked, s.acked), last_good = COALESCE(EXCLUDED.last_good, s.last_good),"
-		" last_bad = COALESCE(EXCLUDED.last_bad, s.last_bad), last_error = EXCLUDED.last_error";
-	Oid			types[6] = {INT4OID, INT4OID, PG_SNAPSHOTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID};
-	Datum		v[6];
-	char		n[7] = "      ";
-	MmrWorker  *me = p->me;
+	MmrPeerState state;
 
 	mmr_worker_start_transaction("saving state");
 	(void) pusher_sync(p);
-	v[0] = Int32GetDatum(p->sync_id);
-	v[1] = Int32GetDatum(p->peer);
-	n[2] = p->from ? ' ' : 'n';
-	if (p->from)
-		v[2] = mmr_position_to_datum(p->from);
-	SpinLockAcquire(&me->mutex);
-	v[3] = TimestampTzGetDatum(me->last_good);
-	v[4] = TimestampTzGetDatum(me->last_error_at);
-	SpinLockRelease(&me->mutex);
-	n[3] = v[3] ? ' ' : 'n';
-	n[4] = v[4] ? ' ' : 'n';
-	n[5] = p->last_message[0] ? ' ' : 'n';
-	v[5] = CStringGetTextDatum(p->last_message);
-	SPI_connect();
-	if (SPI_execute_with_args(sql, 6, types, v, n, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not write the peer's state");
-	SPI_finish();
+	state.acked = p->from;
+	state.error = p->last_message[0] ? p->last_message : NULL;
+	SpinLockAcquire(&p->me->mutex);
+	state.last_good = p->me->last_good;
+	state.last_bad = p->me->last_error_at;
+	SpinLockRelease(&p->me->mutex);
+	mmr_peerstate_save(p->sync_id, p->peer, &state);
 	mmr_worker_commit_transaction();
 	p->saved_at = GetCurrentTimestamp();
 	p->unsaved = false;
@@ -545,22 +526,9 @@ pusher_look_and_save(Pusher *p)
 static void
 pusher_remember(Pusher *p)
 {
-	bool		isnull;
-	char		sql[128];
-
 	mmr_worker_start_transaction("reading state");
 	(void) pusher_sync(p);
-	snprintf(sql, sizeof(sql), "SELECT acked FROM mmrepl.peer_state WHERE sync_id = %d AND peer_node = %d",
-			 p->sync_id, p->peer);
-	SPI_connect();
-	if (SPI_execute(sql, true, 1) == SPI_OK_SELECT && SPI_processed == 1)
-	{
-		Datum		acked = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-
-		if (!isnull)
-			pusher_stands_at(p, mmr_position_from_datum(acked));
-	}
-	SPI_finish();
+	pusher_stands_at(p, mmr_peerstate_position(p->sync_id, p->peer));
 	mmr_worker_commit_transaction();
 }
 

@@ -4,7 +4,7 @@
  *	  database, sleeping, the report of success and failure, start and
  *	  dismissal of others.
  *
- * Floor 9.
+ * Floor 4.
  * Reads and writes slots in shared memory.
  * Runs in background workers only.
  *

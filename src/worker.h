@@ -4,7 +4,7 @@
  *	  database, sleeping, the report of success and failure, start and
  *	  dismissal of others.
  *
- * Floor 9.
+ * Floor 4.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_WORKER_H
