@@ -3,11 +3,14 @@
  *	  Strong locks on the user's relations, taken without a queue forming.
  *
  * Floor 1.
- * Reads: pg_locks, pg_stat_activity, pg_prepared_xacts (for the message).
+ * Reads: pg_locks, pg_stat_activity, pg_prepared_xacts (who is in the way).
  * Runs in: backends that configure, pushers that adopt a configuration.
  *
  * A session that waits for a strong lock makes everybody wait who comes
  * after it, even if they would not disturb the one who has the lock.
+ *
+ * Our own workers give way: a batch or an initial copy may hold its tables for
+ * hours, and whoever removes a sync need not wait for its end.
  *
  * Invariant: nobody waits behind us for longer than LOCKING_PATIENCE at a
  * time, and while we wait we hold no lock that this call has taken.
@@ -58,10 +61,22 @@ static const char *const sql_blockers =
 " AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND l.mode = ANY ($2)"
 " ORDER BY coalesce(a.xact_start, p.prepared) LIMIT 1";
 
+/* Those of them that are pushers of this db, or sessions of a peer's pusher: what they were doing, they do again. */
+static const char *const sql_cancel =
+"SELECT pg_catalog.pg_cancel_backend(l.pid)"
+" FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
+" WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)"
+" AND a.datname = pg_catalog.current_database() AND l.database = a.datid"
+" AND l.pid <> pg_catalog.pg_backend_pid() AND l.mode = ANY ($2)"
+" AND (a.backend_type = 'mmrepl pusher'"
+" OR (a.backend_type = 'client backend' AND a.application_name LIKE 'mmrepl push%'))";
+
 static void locking_repeat(const List *relids, LOCKMODE mode, bool keep, int total);
 static bool locking_try(const List *relids, LOCKMODE mode, bool keep);
 static void locking_raise(const List *relids, LOCKMODE mode, int total) pg_attribute_noreturn();
 static bool locking_blocker(const List *relids, LOCKMODE mode, char **who, char **hint);
+static void locking_arguments(const List *relids, LOCKMODE mode, Datum *args);
+static bool locking_cancel(const List *relids, LOCKMODE mode);
 
 void
 mmr_locking_acquire(const List *relids, LOCKMODE mode)
@@ -80,6 +95,7 @@ locking_repeat(const List *relids, LOCKMODE mode, bool keep, int total)
 {
 	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), total);
 	long		pause = LOCKING_PAUSE;
+	int			tries = 0;
 
 	if (relids == NIL)
 		return;
@@ -87,6 +103,8 @@ locking_repeat(const List *relids, LOCKMODE mode, bool keep, int total)
 	{
 		if (GetCurrentTimestamp() >= give_up)
 			locking_raise(relids, mode, total);
+		if (tries++ > 0 && locking_cancel(relids, mode))
+			continue;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 pause, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
@@ -170,25 +188,12 @@ static bool
 locking_blocker(const List *relids, LOCKMODE mode, char **who, char **hint)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Datum	   *oids = palloc(sizeof(Datum) * list_length(relids));
-	Datum		modes[MaxLockMode];
 	Oid			types[2] = {OIDARRAYOID, TEXTARRAYOID};
 	Datum		args[2];
-	int			n = 0;
-	int			nmodes = 0;
-	ListCell   *lc;
 	bool		found;
 
-	foreach(lc, relids)
-		oids[n++] = ObjectIdGetDatum(lfirst_oid(lc));
-	for (LOCKMODE m = 1; m <= MaxLockMode; m++)
-	{
-		if (DoLockModesConflict(m, mode))
-			modes[nmodes++] = CStringGetTextDatum(GetLockmodeName(DEFAULT_LOCKMETHOD, m));
-	}
-	args[0] = PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-	args[1] = PointerGetDatum(construct_array(modes, nmodes, TEXTOID, -1, false, TYPALIGN_INT));
-
+	locking_arguments(relids, mode, args);
+	pgstat_clear_snapshot();	/* who is there now, not at our first look */
 	SPI_connect();
 	found = SPI_execute_with_args(sql_blockers, 2, types, args, NULL, true, 1) == SPI_OK_SELECT &&
 		SPI_processed == 1;
@@ -202,4 +207,42 @@ locking_blocker(const List *relids, LOCKMODE mode, char **who, char **hint)
 	}
 	SPI_finish();
 	return found;
+}
+
+/* $1: the relations, $2: names of the modes that conflict with ours. */
+static void
+locking_arguments(const List *relids, LOCKMODE mode, Datum *args)
+{
+	Datum	   *oids = palloc(sizeof(Datum) * list_length(relids));
+	Datum		modes[MaxLockMode];
+	int			n = 0;
+	int			nmodes = 0;
+	ListCell   *lc;
+
+	foreach(lc, relids)
+		oids[n++] = ObjectIdGetDatum(lfirst_oid(lc));
+	for (LOCKMODE m = 1; m <= MaxLockMode; m++)
+	{
+		if (DoLockModesConflict(m, mode))
+			modes[nmodes++] = CStringGetTextDatum(GetLockmodeName(DEFAULT_LOCKMETHOD, m));
+	}
+	args[0] = PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+	args[1] = PointerGetDatum(construct_array(modes, nmodes, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Did one of ours have to give way? Needs the rights of the extension's owner, else there is nobody. */
+static bool
+locking_cancel(const List *relids, LOCKMODE mode)
+{
+	Oid			types[2] = {OIDARRAYOID, TEXTARRAYOID};
+	Datum		args[2];
+	bool		any;
+
+	locking_arguments(relids, mode, args);
+	pgstat_clear_snapshot();	/* who is there now, not at our first look */
+	SPI_connect();
+	any = SPI_execute_with_args(sql_cancel, 2, types, args, NULL, true, 0) == SPI_OK_SELECT &&
+		SPI_processed > 0;
+	SPI_finish();
+	return any;
 }
