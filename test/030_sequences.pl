@@ -129,6 +129,6 @@ sql($one, "SELECT mmrepl.add_sync('oneway', relgroup => 'herd', dbs => '{aaa01:s
 increment_is('t_id_seq', 1, 'is not interleaved one way');
 
 $_->stop foreach @nodes;
-log_clean($one, qr/aaa02|could not connect|terminating|shutting down|client lost/);
-log_clean($two, qr/could not connect|terminating|shutting down|client lost/);
+log_clean($one, qr/aaa02|could not connect|terminating|shutting down|starting up|client lost/);
+log_clean($two, qr/could not connect|terminating|shutting down|starting up|client lost/);
 done_testing();

@@ -64,5 +64,5 @@ foreach my $node (@nodes)
 		'tables work on ' . $node->name);
 }
 $_->stop foreach @nodes;
-log_clean($_, qr/k_u_key|terminating|shutting down|could not connect|does not exist/) foreach @nodes;
+log_clean($_, qr/k_u_key|terminating|shutting down|starting up|could not connect|does not exist/) foreach @nodes;
 done_testing();
