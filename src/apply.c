@@ -50,6 +50,7 @@ typedef struct ApplyBatch
 	MmrContext *context;
 	MmrProgress *progress;
 	List	   *tables;			/* MmrMergeTable */
+	MmrMergeTable *table;		/* looked at last, for messages */
 	bool		ended;
 } ApplyBatch;
 
@@ -241,6 +242,7 @@ apply_table(ApplyBatch *b, MmrReader *r)
 					(errcode(ERRCODE_MMR_SCHEMA),
 					 errmsg("table \"%s\" has lost its key index", RelationGetRelationName(t->rel))));
 	}
+	b->table = t;
 	return t;
 }
 
@@ -495,6 +497,22 @@ apply_counts(MmrMergeCounts *c)
 										   TYPALIGN_DOUBLE));
 }
 
+/* Says whose changes these are, with every message of the server's log. */
+static void
+apply_context(void *arg)
+{
+	ApplyBatch *b = session.batch;
+
+	if (b == NULL)
+		return;
+	if (b->table != NULL && b->table->rel != NULL)
+		errcontext("applying changes of table \"%s\" from node %d, sync \"%s\"",
+				   RelationGetRelationName(b->table->rel), session.source_node, b->merge.sync->name);
+	else
+		errcontext("applying changes from node %d, sync \"%s\"", session.source_node,
+				   b->merge.sync->name);
+}
+
 /*
  * mmrepl._apply(frame bytea) returns int8[]: rows inserted, updated, deleted,
  * truncates, conflicts, with the last frame of a batch; NULL before.
@@ -507,6 +525,12 @@ mmrepl_apply(PG_FUNCTION_ARGS)
 	int			role = SessionReplicationRole;
 	int			lock_timeout = LockTimeout;
 	int			deadlock_timeout = DeadlockTimeout;
+	ErrorContextCallback callback;
+
+	callback.callback = apply_context;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
 
 	/*
 	 * As the settings would be, without what setting them costs (all cached
@@ -529,6 +553,7 @@ mmrepl_apply(PG_FUNCTION_ARGS)
 		DeadlockTimeout = deadlock_timeout;
 	}
 	PG_END_TRY();
+	error_context_stack = callback.previous;
 
 	if (!session.batch->ended)
 		PG_RETURN_NULL();

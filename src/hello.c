@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -79,6 +80,19 @@ hello_check(int32 sync_id, int32 node_id, int64 sysid, Oid dboid)
 }
 
 /*
+ * A node that also sends need not wait for its disk when it applies: before
+ * anything that tells of the batch leaves it, it is made durable (B3), and
+ * until then nobody has purged what the batch brought.  A mere target's
+ * acknowledgement is all there is: that one waits.
+ */
+static void
+set_durability(MmrSync *sync)
+{
+	SetConfigOption("synchronous_commit", sync->my_role == MMR_ROLE_SOURCE ? "off" : "on",
+					PGC_USERSET, PGC_S_SESSION);
+}
+
+/*
  * mmrepl._hello(protocol int, sync_id int, node_id int, system_identifier
  * int8, database_oid oid, encoding text)
  * returns (node_id int, "position" pg_snapshot, copied bool, now timestamptz)
@@ -107,7 +121,7 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 				 errmsg("peer's database has encoding %s, this one %s", encoding, GetDatabaseEncodingName())));
 	mmr_node_check();
 	mmr_membership_refresh();
-	hello_check(sync_id, node_id, PG_GETARG_INT64(3), PG_GETARG_OID(4));
+	set_durability(hello_check(sync_id, node_id, PG_GETARG_INT64(3), PG_GETARG_OID(4)));
 	end_other_sessions(sync_id, node_id);
 	if (mmr_shared_my_worker == NULL)
 		(void) mmr_shared_register_apply(sync_id, node_id);
