@@ -31,6 +31,7 @@ sub new
 	if ($pid == 0)
 	{
 		close $mine;
+		$SIG{TERM} = 'DEFAULT';
 		eval { _serve($listen, $theirs, $target); 1 } or print STDERR "link: $@";
 		# without the test's END blocks
 		require POSIX;
@@ -68,7 +69,8 @@ sub DESTROY
 	my ($self) = @_;
 	return if $self->{owner} != $$;
 	local ($?, $!);
-	close $self->{control};
+	# not by closing the socket: the processes of later links have it too
+	kill 'TERM', $self->{pid};
 	waitpid($self->{pid}, 0);
 	return;
 }
