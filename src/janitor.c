@@ -3,7 +3,7 @@
  *	  One per database: keeps the pushers that the configuration asks for,
  *	  purges the change log, drops old conflict history.
  *
- * Floor 10.
+ * Floor 11.
  * Reads the configuration; writes what purge writes, and slots.
  * Runs in its own background worker.
  *

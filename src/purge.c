@@ -3,7 +3,7 @@
  *	  Rotation of the change log, and TRUNCATE of segments whose every entry
  *	  is stable (P1, P2).
  *
- * Floor 6.  Reads mmrepl.log_N and what stability reads; empties log_N;
+ * Floor 10.  Reads mmrepl.log_N and what stability reads; empties log_N;
  * deletes from mmrepl.conflict_log.  Runs in the janitor, of which a
  * database has one: nobody else changes current_segment.
  *

@@ -3,7 +3,7 @@
  *	  Rotation of the change log and TRUNCATE of segments whose every entry
  *	  is stable (P1, P2).
  *
- * Floor 6.  Runs in the janitor.
+ * Floor 10.  Runs in the janitor.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_PURGE_H
