@@ -138,7 +138,8 @@ foreach (@started)
 cmp_ok($done, '>', 0, 'some of those that came at once got through');
 same_document('after the crowd');
 
-# a peer away: what needs it is refused, the rest reaches it later
+# a peer away: what needs it is refused, the rest reaches it later; first without pushers
+sql_all('SELECT mmrepl.stop()', @both);
 $two->stop;
 $before = sql($one, $document);
 like(sql_error($one, "SELECT mmrepl.add_sync('second', 'kept', '{aaa01:source,aaa02:source}')"), qr/"aaa02" cannot be used: could not connect/,
@@ -149,6 +150,7 @@ $two->start;
 like(says($two, "add_relgroup('after')"), qr/NOTICE:.*newer configuration/, 'who comes back takes over what it missed before it changes anything');
 is(sql($two, "SELECT count(*) FROM mmrepl.relgroup WHERE name IN ('missed', 'after')"), '2', 'both changes are there');
 same_document('after it came back');
+sql_all('SELECT mmrepl.start()', @both);
 $two->stop;
 sql($one, "SELECT mmrepl.add_relgroup('missed too')");
 my $want = sql($one, $version);
