@@ -277,7 +277,7 @@ status() {
 		FROM mmrepl.status"
 	{
 		for n in aaa01 aaa02; do
-			if pg_isready -q -h "$work/$n" -p "${db_port[$n]}"; then
+			if pg_isready -q -U postgres -d radius -h "$work/$n" -p "${db_port[$n]}"; then
 				psql -XqA -F '|' -P footer=off -v ON_ERROR_STOP=1 -v on="$n" -h "$work/$n" -p "${db_port[$n]}" \
 					-U postgres -d radius --file=- <<<"$query"
 			else

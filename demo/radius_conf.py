@@ -20,6 +20,9 @@ import os
 import re
 import sys
 
+MODULES = ("always", "attr_filter", "chap", "detail", "digest", "exec", "expiration", "expr", "files",
+           "logintime", "mschap", "pap", "preprocess", "realm", "sql", "unix")
+
 SILENT = """\
 	sql {
 		fail = 1
@@ -70,10 +73,6 @@ def main():
          (r"^#\tlogin = .*", '\tlogin = "radius"', 1),
          (r"^\t\tretry_delay = .*", "\t\tretry_delay = 1", 1),
          (r"^#?\s*read_clients = .*", "\tread_clients = yes", 1))
-    link = os.path.join(raddb, "mods-enabled", "sql")
-    if not os.path.lexists(link):
-        os.symlink("../mods-available/sql", link)
-
     listen = "\n".join("listen {\n\ttype = %s\n\tipaddr = 127.0.0.1\n"
                        "\tport = %s\n}\n" % (kind, number)
                        for kind, number in (("auth", auth), ("acct", acct)))
@@ -97,10 +96,14 @@ def main():
     with open(default, "w") as f:
         f.write(head + accounting + tail)
 
-    for name in ("mods-enabled/eap", "sites-enabled/inner-tunnel"):
-        path = os.path.join(raddb, name)
-        if os.path.lexists(path):
-            os.unlink(path)
+    # The package ships no links: its installation makes them.
+    for kind, names in (("mods", MODULES), ("sites", ("default",))):
+        enabled = os.path.join(raddb, kind + "-enabled")
+        os.makedirs(enabled, exist_ok=True)
+        for name in os.listdir(enabled):
+            os.unlink(os.path.join(enabled, name))
+        for name in names:
+            os.symlink("../%s-available/%s" % (kind, name), os.path.join(enabled, name))
 
 
 if __name__ == "__main__":
