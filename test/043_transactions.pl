@@ -21,11 +21,11 @@ foreach my $round (1 .. 30)
 }
 same_rows('t', \@nodes);
 $open[0]->query_safe("UPDATE t SET v = 'long a, twice' WHERE id = 1; INSERT INTO t VALUES (4, 'late'); COMMIT");
-$open[1]->query_safe("ROLLBACK TO s; UPDATE t SET v = 'from the long one' WHERE id = 30101; COMMIT");
+$open[1]->query_safe("ROLLBACK TO s; UPDATE t SET v = 'from the long one' WHERE id = 30001; COMMIT");
 wait_synced(@nodes);
 same_rows('t', \@nodes);
 is(sql($b, 'SELECT v FROM t WHERE id IN (1, 4) ORDER BY id'), "long a, twice\nlate", 'a late commit arrives');
-is(sql($a, 'SELECT v FROM t WHERE id IN (2, 3, 30101) ORDER BY id'), "long b\nfrom the long one", 'without what was rolled back');
+is(sql($a, 'SELECT v FROM t WHERE id IN (2, 3, 30001) ORDER BY id'), "long b\nfrom the long one", 'without what was rolled back');
 
 # An old write that commits late is still older than what others wrote and committed since.
 $open[0]->query_safe("BEGIN; INSERT INTO t VALUES (5, 'older')");

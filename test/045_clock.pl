@@ -67,8 +67,12 @@ foreach my $offset ('-10', '+10')
 		sql($a, "INSERT INTO t VALUES (1001, 'from the present')");
 		ok(poll($b, 'SELECT count(*) = 1 FROM t WHERE id = 1001'), 'the other way goes on');
 		set_clock($b, '+0');
-		$a->append_conf('postgresql.conf', 'mmrepl.max_clock_skew = 2h');
-		$a->reload;
+		# on both: from now on both live in that future
+		foreach my $node (@nodes)
+		{
+			$node->append_conf('postgresql.conf', 'mmrepl.max_clock_skew = 2h');
+			$node->reload;
+		}
 		ok(poll($a, 'SELECT count(*) = 1 FROM t WHERE id = 1000'), 'not dropped: it flows when it may');
 		# the present now comes after that future
 		sql($a, "UPDATE t SET v = 'present' WHERE id = 1000");

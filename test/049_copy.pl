@@ -13,9 +13,9 @@ append_to_file($load, <<'SQL');
 \set new :base + random(1, 1000000)
 \set what random(1, 10)
 \if :what <= 6
-UPDATE t SET n = n + 1, v = :'who' WHERE id = :id;
+UPDATE t SET n = n + 1, v = :who WHERE id = :id;
 \elif :what <= 8
-INSERT INTO t VALUES (:new, :'who', 0) ON CONFLICT (id) DO UPDATE SET n = t.n + 1;
+INSERT INTO t VALUES (:new, :who, 0) ON CONFLICT (id) DO UPDATE SET n = t.n + 1;
 \else
 DELETE FROM t WHERE id = :id;
 \endif
@@ -25,7 +25,7 @@ sub load
 {
 	my ($node, $base) = @_;
 	my ($out, $err) = ('', '');
-	return IPC::Run::start([ 'pgbench', '-n', '-c', 2, '-t', 1500, '-f', $load, '-D', "base=$base", '-D', 'who=' . $node->name,
+	return IPC::Run::start([ 'pgbench', '-n', '-c', 2, '-t', 1500, '-f', $load, '-D', "base=$base", '-D', "who='" . $node->name . "'",
 		'-h', $node->host, '-p', $node->port, 'app' ], '>', \$out, '2>', \$err);
 }
 

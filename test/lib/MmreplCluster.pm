@@ -111,7 +111,8 @@ sub poll_is
 sub session
 {
 	my ($node) = @_;
-	return $node->background_psql($db, on_error_stop => 0);
+	# the timer is of the whole session
+	return $node->background_psql($db, on_error_stop => 0, timeout => 20 * $PostgreSQL::Test::Utils::timeout_default);
 }
 
 # Makes the nodes dbs of one sync, asked on the first one only.  Options: sync, roles (name => role), copy
