@@ -166,13 +166,13 @@ mmrepl_add_sync(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* mmrepl.update_sync(name text, conflict_strategy text, seq_step int4, new_name text) */
+/* mmrepl.update_sync(name text, conflict_strategy text, seq_step int4, new_name text, onetimecopy int4) */
 Datum
 mmrepl_update_sync(PG_FUNCTION_ARGS)
 {
 	const char *name = mmr_names_name(fcinfo, 0, "name");
-	const char *args[4] = {name, mmr_names_optional(fcinfo, 1), NULL,
-	mmr_names_optional_name(fcinfo, 3, "new_name")};
+	const char *args[5] = {name, mmr_names_optional(fcinfo, 1), NULL,
+	mmr_names_optional_name(fcinfo, 3, "new_name"), NULL};
 
 	if (args[1])
 		check_strategy(args[1]);
@@ -181,14 +181,21 @@ mmrepl_update_sync(PG_FUNCTION_ARGS)
 		check_seq_step(PG_GETARG_INT32(2));
 		args[2] = psprintf("%d", PG_GETARG_INT32(2));
 	}
+	if (!PG_ARGISNULL(4))
+	{
+		check_onetimecopy(PG_GETARG_INT32(4));
+		args[4] = psprintf("%d", PG_GETARG_INT32(4));
+	}
 
 	mmr_config_begin();
 	mmr_names_require("sync", name);
 	if (args[3] && strcmp(args[3], name) != 0)
 		mmr_names_require_new("sync", args[3]);
 	mmr_sqlrun_exec("UPDATE mmrepl.sync SET conflict_strategy = coalesce($2, conflict_strategy),"
-					" seq_step = coalesce($3::int4, seq_step), name = coalesce($4, name) WHERE name = $1",
-					4, args);
+					" seq_step = coalesce($3::int4, seq_step), name = coalesce($4, name),"
+					" onetimecopy = coalesce($5::int2, onetimecopy),"
+					" copy_round = copy_round + ($5 IS NOT NULL)::int4 WHERE name = $1",
+					5, args);
 	mmr_config_publish(NIL);
 	PG_RETURN_VOID();
 }

@@ -392,7 +392,7 @@ apply_end(ApplyBatch *b)
 	mmr_merge_flush(&b->merge);
 	changed = c->inserted + c->updated + c->deleted + c->truncated > 0;
 	if (b->kind == MMR_BATCH_COPY)
-		p->copied = true;
+		p->copied = b->merge.sync->copy_round;
 	else
 	{
 		p->position = b->to;

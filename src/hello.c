@@ -108,6 +108,7 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	Datum		v[4];
 	bool		n[4] = {0};
 	MmrProgress *p;
+	MmrSync    *sync;
 
 	mmr_shared_require();
 	if (protocol != MMR_PROTOCOL_VERSION)
@@ -121,7 +122,8 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 				 errmsg("peer's database has encoding %s, this one %s", encoding, GetDatabaseEncodingName())));
 	mmr_node_check();
 	mmr_membership_refresh();
-	set_durability(hello_check(sync_id, node_id, PG_GETARG_INT64(3), PG_GETARG_OID(4)));
+	sync = hello_check(sync_id, node_id, PG_GETARG_INT64(3), PG_GETARG_OID(4));
+	set_durability(sync);
 	end_other_sessions(sync_id, node_id);
 	if (mmr_shared_my_worker == NULL)
 		(void) mmr_shared_register_apply(sync_id, node_id);
@@ -136,7 +138,7 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	n[1] = p->position == NULL;
 	if (p->position != NULL)
 		v[1] = mmr_position_to_datum(p->position);
-	v[2] = BoolGetDatum(p->copied);
+	v[2] = BoolGetDatum(p->copied == sync->copy_round);
 	v[3] = TimestampTzGetDatum(GetCurrentTimestamp());
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), v, n)));
 }

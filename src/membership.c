@@ -76,7 +76,7 @@ static const char *const sql_nodes =
 " FROM mmrepl.db ORDER BY node_id";
 static const char *const sql_syncs =
 "SELECT sync_id, name, relgroup, dbgroup, onetimecopy::int4, conflict_strategy,"
-" on_error, seq_step, paused FROM mmrepl.sync ORDER BY sync_id";
+" on_error, seq_step, paused, copy_round FROM mmrepl.sync ORDER BY sync_id";
 static const char *const sql_sync_nodes =
 "SELECT s.sync_id, d.node_id, d.role, d.pos"
 " FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup"
@@ -230,6 +230,7 @@ read_syncs(Configuration *config, MemoryContext context)
 		sync->on_error = get_text(i, 7, context);
 		sync->seq_step = DatumGetInt32(get(i, 8));
 		sync->paused = DatumGetBool(get(i, 9));
+		sync->copy_round = DatumGetInt32(get(i, 10));
 		config->syncs = lappend(config->syncs, sync);
 		MemoryContextSwitchTo(old);
 	}

@@ -49,6 +49,7 @@ typedef struct MmrSync
 	char	   *on_error;
 	int			seq_step;
 	bool		paused;
+	int			copy_round;		/* grows when a copy is asked for again */
 	List	   *nodes;			/* MmrSyncNode, by pos; includes this node */
 	MmrRole		my_role;		/* MMR_ROLE_NONE: this node has no part in it */
 	List	   *tables;			/* MmrMember */

@@ -387,6 +387,9 @@ pusher_round(Pusher *p)
 	p->commits = pg_atomic_read_u64(&p->db->commits);
 	p->applied = pg_atomic_read_u64(&p->db->applied);
 	pg_memory_barrier();
+	/* who waits since the configuration changed waits for what it asks for now */
+	if (pusher_config_moved(p))
+		return true;
 
 	mmr_worker_start_transaction("pushing");
 	sync = pusher_sync(p);

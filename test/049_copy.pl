@@ -149,6 +149,26 @@ sub down
 	$_->finish foreach @load;
 	wait_synced(@pair);
 	same_rows($_, \@pair, name => "by hand, then written on both sides: $_") foreach qw(t small empty);
+
+	# once more, asked for later: 2 for a table that is new and empty there, 1 for all
+	sql_all('CREATE TABLE late (id int PRIMARY KEY, v text)', @pair);
+	sql($a, "INSERT INTO late SELECT i, 'old' FROM generate_series(1, 1000) i");
+	sql($a, "SELECT mmrepl.add_table('late', relgroup => 'herd')");
+	wait_synced(@pair);
+	is(sql($b, 'SELECT count(*) FROM late'), 0, 'rows that were there before their table was added stay where they are');
+	sql($b, "INSERT INTO late VALUES (1001, 'written there')");
+	sql($a, "SELECT mmrepl.update_sync('sync', onetimecopy => 2)");
+	wait_synced(@pair);
+	is(sql($b, 'SELECT count(*) FROM late'), 1001, 'a copy asked for again fills the new table');
+	same_rows($_, \@pair, name => "copied again: $_") foreach qw(t small empty late);
+	sql($b, "SET session_replication_role = replica; DELETE FROM late WHERE id <= 10; UPDATE late SET v = 'drifted' WHERE id = 11;
+		INSERT INTO late VALUES (2000, 'nobody knows')");
+	sql($b, "UPDATE late SET v = 'newer' WHERE id = 12");
+	ok(rows_differ('late', \@pair), 'the tables have drifted apart');
+	sql($a, "SELECT mmrepl.update_sync('sync', onetimecopy => 1)");
+	wait_synced(@pair);
+	same_rows($_, \@pair, name => "replaced: $_") foreach qw(t small empty late);
+	is(sql($a, 'SELECT v FROM late WHERE id = 12'), 'newer', 'a change that was under way is kept');
 	down(@pair);
 }
 done_testing();

@@ -72,7 +72,8 @@ CREATE TABLE mmrepl.sync (
     conflict_strategy text NOT NULL DEFAULT 'latest',
     on_error          text NOT NULL DEFAULT 'set_aside',
     seq_step          int4 NOT NULL DEFAULT 10,     -- interleaved sequences: room for so many nodes
-    paused            bool NOT NULL DEFAULT false
+    paused            bool NOT NULL DEFAULT false,
+    copy_round        int4 NOT NULL DEFAULT 1       -- grows when a copy is asked for again
 );
 COMMENT ON TABLE mmrepl.sync IS 'a relgroup replicated among the dbs of a dbgroup';
 
@@ -84,7 +85,7 @@ CREATE TABLE mmrepl.progress (
     position          pg_catalog.pg_snapshot,       -- of the source: applied here up to it; NULL: nothing yet
     context           bytea,                        -- for every node the position the source had applied when it sent that
     max_ts            int8 NOT NULL DEFAULT 0,      -- highest version time ever applied, microseconds since 2000
-    copied            bool NOT NULL DEFAULT false,  -- initial copy is in, or none was wanted
+    copied            int4 NOT NULL DEFAULT 0,      -- the sync's copy_round whose initial copy is in
     batches           int8 NOT NULL DEFAULT 0,
     inserted          int8 NOT NULL DEFAULT 0,
     updated           int8 NOT NULL DEFAULT 0,

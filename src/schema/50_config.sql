@@ -88,6 +88,9 @@ CREATE FUNCTION mmrepl._forget_progress() RETURNS void
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- the clock must not forget them (K2)
+    UPDATE mmrepl.clock SET max_ts = p.max_ts FROM (SELECT max(max_ts) AS max_ts FROM mmrepl.progress) p
+        WHERE p.max_ts > clock.max_ts;
     DELETE FROM mmrepl.progress WHERE (sync_id, source_node) IN (
         SELECT p.sync_id, p.source_node FROM mmrepl.progress p
         WHERE NOT EXISTS (SELECT FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup

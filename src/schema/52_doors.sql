@@ -106,12 +106,13 @@ REVOKE ALL ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int
 COMMENT ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int4) IS
     'takes a name, a relgroup, dbs as in {aaa01:source,aaa02:source} or the name of a dbgroup, the initial copy (0 none, 1 replace what the others have, 2 only into empty tables), a conflict strategy, and for how many dbs interleaved sequences leave room; checks all tables on all dbs and starts to replicate; raises all that does not fit at once';
 
-CREATE FUNCTION mmrepl.update_sync(name text, conflict_strategy text DEFAULT NULL, seq_step int4 DEFAULT NULL, new_name text DEFAULT NULL) RETURNS void
+CREATE FUNCTION mmrepl.update_sync(name text, conflict_strategy text DEFAULT NULL, seq_step int4 DEFAULT NULL, new_name text DEFAULT NULL,
+        onetimecopy int4 DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'mmrepl_update_sync';
-REVOKE ALL ON FUNCTION mmrepl.update_sync(text, text, int4, text) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl.update_sync(text, text, int4, text) IS
-    'takes the name of a sync and what is to change (NULL: stays)';
+REVOKE ALL ON FUNCTION mmrepl.update_sync(text, text, int4, text, int4) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.update_sync(text, text, int4, text, int4) IS
+    'takes the name of a sync and what is to change (NULL: stays); onetimecopy 1 or 2 has the first source copy its tables to the others once more: 2 fills those that are empty there, as a table added later, 1 replaces all';
 
 CREATE FUNCTION mmrepl.remove_sync(name text) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE

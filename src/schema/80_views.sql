@@ -63,7 +63,10 @@ CREATE VIEW mmrepl._peer AS
                 WHEN l.stopped THEN 'stopped'
                 WHEN s.paused THEN 'paused' END AS held,
            p.worker AS pusher, r AS progress, ps AS peer_state,
-           a.pids AS apply_pids, a.ended AS apply_ended
+           a.pids AS apply_pids, a.ended AS apply_ended,
+           s.onetimecopy > 0 AND coalesce(r.copied, 0) < s.copy_round
+           AND other.pos = (SELECT min(x.pos) FROM mmrepl.dbgroup_db AS x
+                            WHERE x.dbgroup = s.dbgroup AND x.role = 'source') AS awaits_copy
     FROM mmrepl.local_node AS l
     CROSS JOIN mmrepl._database_state() AS st
     JOIN mmrepl.dbgroup_db AS me ON me.node_id = l.node_id
@@ -100,12 +103,12 @@ CREATE VIEW mmrepl.peer_lag AS
         SELECT p.sync, p.peer, 'from',
                coalesce(p.held,
                         CASE WHEN p.apply_pids IS NULL THEN 'not connected'
-                             WHEN (p.progress).copied IS FALSE THEN 'copying'
+                             WHEN p.awaits_copy THEN 'copying'
                              ELSE 'good' END),
                CASE WHEN p.apply_pids IS NOT NULL THEN clock_timestamp()
                     ELSE greatest((p.progress).last_good, p.apply_ended) END,
                NULL, NULL,
-               CASE WHEN p.held IS NULL AND p.apply_pids IS NOT NULL AND (p.progress).copied IS NOT FALSE
+               CASE WHEN p.held IS NULL AND p.apply_pids IS NOT NULL AND NOT p.awaits_copy
                     THEN clock_timestamp() END,
                NULL, NULL,
                (p.progress).inserted, (p.progress).updated, (p.progress).deleted, (p.progress).truncated,
