@@ -233,16 +233,7 @@ apply_table(ApplyBatch *b, MmrReader *r)
 	if (number == 0 || number > (uint32) list_length(b->tables))
 		mmr_wire_corrupt("unknown table");
 	t = list_nth(b->tables, number - 1);
-	if (t->rel == NULL)
-	{
-		t->rel = table_open(t->relid, RowExclusiveLock);
-		t->key = mmr_key_get(t->rel, t->key_index);
-		if (t->key == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_MMR_SCHEMA),
-					 errmsg("table \"%s\" has lost its key index", RelationGetRelationName(t->rel))));
-	}
-	b->table = t;
+	mmr_merge_open_table(t);
 	return t;
 }
 

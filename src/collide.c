@@ -129,68 +129,165 @@ settle_with(MmrMerge *m, Aside *a, MmrTarget *t, ItemPointer tid)
 	return true;
 }
 
-/* Puts one row in, or finds that it has lost. */
-static void
-settle_one(MmrMerge *m, Aside *a, MmrTarget *t)
+/* Has the key a version here by now that is not older than the item's? */
+static bool
+is_late(MmrMerge *m, Aside *a)
 {
-	for (;;)
-	{
-		Datum		key[INDEX_MAX_KEYS];
-		ItemPointerData tid;
-		MmrWrite	result = MMR_WRITE_RETRY;
-		bool		go_on = true;
-		MemoryContext old = MemoryContextSwitchTo(t->cxt);
+	MmrState	state;
 
-		CHECK_FOR_INTERRUPTS();
-		mmr_target_begin(t, mmr_merge_snapshot(m));
-		mmr_key_decode(a->table->key, a->item.change.key, a->item.change.keylen, key);
-		/* a row with this very key: the old one, or one that a client has just put there */
-		if (mmr_target_find(t, key) && mmr_target_delete(t) == MMR_WRITE_DONE)
-			CommandCounterIncrement();
-		mmr_merge_fill(a->table, t, &a->item, false);
-		t->estate->es_output_cid = GetCurrentCommandId(true);
-		if (ExecCheckIndexConstraints(t->rri, t->row, t->estate, &tid, t->arbiters))
-			result = mmr_target_insert(t);
+	return mmr_versions_lookup(m->versions, a->table->key, a->item.hash, a->item.change.key,
+							   a->item.change.keylen, &state) &&
+		mmr_version_compare(&state.version, &a->item.change.version) >= 0;
+}
+
+/* A look at one item, under a snapshot of its own that versions know of. */
+static void
+look_begin(MmrMerge *m, MmrTarget *t)
+{
+	CHECK_FOR_INTERRUPTS();
+	mmr_target_begin(t, mmr_merge_snapshot(m));
+	MemoryContextSwitchTo(t->cxt);
+}
+
+static void
+look_end(MmrTarget *t)
+{
+	mmr_target_end(t);
+	ExecClearTuple(t->row);
+	MemoryContextReset(t->cxt);
+	ResetPerTupleExprContext(t->estate);
+	PopActiveSnapshot();
+}
+
+static bool
+find_own(Aside *a, MmrTarget *t)
+{
+	Datum		key[INDEX_MAX_KEYS];
+
+	mmr_key_decode(a->table->key, a->item.change.key, a->item.change.keylen, key);
+	return mmr_target_find(t, key);
+}
+
+/* The row that the item's key still has goes: its unique values are free then. */
+static void
+clear_one(MmrMerge *m, Aside *a, MmrTarget *t)
+{
+	MmrWrite	result = MMR_WRITE_RETRY;
+
+	while (result == MMR_WRITE_RETRY)
+	{
+		look_begin(m, t);
+		if (is_late(m, a) || !find_own(a, t))
+			result = MMR_WRITE_SKIPPED;
 		else
-			go_on = settle_with(m, a, t, &tid);
-		if (result == MMR_WRITE_COLLISION)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNIQUE_VIOLATION),
-					 errmsg("a row from a peer collides with another in table \"%s\"",
-							RelationGetRelationName(t->rel)),
-					 errdetail("A unique constraint that is deferrable is violated."),
-					 errhint("Make the constraint not deferrable.")));
-		mmr_target_end(t);
-		ExecClearTuple(t->row);
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(t->cxt);
-		ResetPerTupleExprContext(t->estate);
-		PopActiveSnapshot();
-		if (result == MMR_WRITE_DONE)
-		{
-			m->counts.updated++;
-			mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
-		}
-		if (!go_on || result == MMR_WRITE_DONE || result == MMR_WRITE_SKIPPED)
-			return;
+			result = mmr_target_delete(t);
+		look_end(t);
 	}
 }
 
-void
-mmr_collide_settle(MmrMerge *m)
+/* One try to put the row in; RETRY: look again. */
+static MmrWrite
+try_one(MmrMerge *m, Aside *a, MmrTarget *t)
+{
+	ItemPointerData tid;
+	MmrWrite	result = MMR_WRITE_RETRY;
+
+	/* a row with this very key: one that somebody who is not captured has just put there */
+	if (find_own(a, t))
+	{
+		if (mmr_target_delete(t) != MMR_WRITE_DONE)
+			return MMR_WRITE_RETRY;
+		CommandCounterIncrement();
+	}
+	mmr_merge_fill(a->table, t, &a->item, false);
+	t->estate->es_output_cid = GetCurrentCommandId(true);
+	if (ExecCheckIndexConstraints(t->rri, t->row, t->estate, &tid, t->arbiters))
+		result = mmr_target_insert(t);
+	else if (!settle_with(m, a, t, &tid))
+		result = MMR_WRITE_SKIPPED;
+	if (result == MMR_WRITE_COLLISION)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("a row from a peer collides with another in table \"%s\"",
+						RelationGetRelationName(t->rel)),
+				 errdetail("A unique constraint that is deferrable is violated."),
+				 errhint("Make the constraint not deferrable.")));
+	return result;
+}
+
+/* The row is in. Has its key got a newer version since the last look (inserted and deleted here)? */
+static void
+recheck_one(MmrMerge *m, Aside *a, MmrTarget *t, ItemPointer tid)
+{
+	bool		late;
+
+	look_begin(m, t);
+	late = is_late(m, a);
+	if (late)
+		mmr_target_remove_tid(t, tid);
+	look_end(t);
+	if (late)
+		return;
+	m->counts.updated++;
+	if (!mmr_version_is_none(&a->item.change.version))
+		mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
+}
+
+/* Puts one row in, or finds that it has lost, or that its key has a newer state by now. */
+static void
+settle_one(MmrMerge *m, Aside *a, MmrTarget *t)
+{
+	MmrWrite	result = MMR_WRITE_RETRY;
+	ItemPointerData tid;
+
+	while (result == MMR_WRITE_RETRY)
+	{
+		look_begin(m, t);
+		result = is_late(m, a) ? MMR_WRITE_SKIPPED : try_one(m, a, t);
+		tid = t->row->tts_tid;
+		look_end(t);
+	}
+	if (result == MMR_WRITE_DONE)
+		recheck_one(m, a, t, &tid);
+}
+
+/* Runs `work` on all items put aside. */
+static void
+each_aside(MmrMerge *m, void (*work) (MmrMerge *m, Aside *a, MmrTarget *t))
 {
 	MemoryContext cxt = AllocSetContextCreate(m->batch_cxt, "mmrepl collide",
 											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	MmrTarget  *t = NULL;
 	ListCell   *lc;
 
 	foreach(lc, m->aside)
 	{
 		Aside	   *a = lfirst(lc);
-		MmrTarget  *t = mmr_target_open(a->table->rel, a->table->key, cxt);
 
-		settle_one(m, a, t);
-		mmr_target_close(t);
+		if (t == NULL || t->rel != a->table->rel)
+		{
+			if (t != NULL)
+				mmr_target_close(t);
+			/* an earlier frame may have had it open last */
+			mmr_merge_open_table(a->table);
+			t = mmr_target_open(a->table->rel, a->table->key, cxt);
+		}
+		work(m, a, t);
+		MemoryContextSwitchTo(cxt);
 	}
-	m->aside = NIL;
+	if (t != NULL)
+		mmr_target_close(t);
+	MemoryContextSwitchTo(old);
 	MemoryContextDelete(cxt);
+}
+
+void
+mmr_collide_settle(MmrMerge *m)
+{
+	if (m->aside == NIL)
+		return;
+	each_aside(m, clear_one);
+	each_aside(m, settle_one);
+	m->aside = NIL;
 }

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -61,6 +62,20 @@ mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uin
 		m->appender = mmr_changelog_begin(m->my_node, true);
 	mmr_changelog_add(m->appender, change);
 	mmr_versions_add(m->versions, table->key, hash, change);
+}
+
+void
+mmr_merge_open_table(MmrMergeTable *table)
+{
+	if (table->rel != NULL)
+		return;
+	table->rel = table_open(table->relid, RowExclusiveLock);
+	table->key = mmr_key_get(table->rel, table->key_index);
+	if (table->key == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_SCHEMA),
+				 errmsg("table \"%s\" has lost its key index",
+						RelationGetRelationName(table->rel))));
 }
 
 void

@@ -62,6 +62,9 @@ typedef struct MmrMerge
 	List	   *aside;			/* items that collided with a row of another key */
 } MmrMerge;
 
+/* Opens the table for this call, unless it is open; ERROR (ERRCODE_MMR_SCHEMA) if its key index is gone. */
+extern void mmr_merge_open_table(MmrMergeTable *table);
+
 /* Writes recorded entries to the log. */
 extern void mmr_merge_flush(MmrMerge *m);
 

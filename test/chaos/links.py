@@ -1,0 +1,128 @@
+"""links.py: what comes over the network to a server comes through here, and can be cut, delayed and healed.
+
+A Link is one way in: from one server to another, known by who opens the connection (the servers' processes run in
+their data directories). Cutting with `drop` lets bytes vanish into a queue that nobody reads, with `reset` ends
+the connections. One direction alone can be dropped."""
+import asyncio
+import os
+import socket
+import threading
+
+
+class Link:
+    def __init__(self, source, target):
+        self.source, self.target = source, target
+        self.refuse = False             # new connections
+        self.hold = {"to": False, "from": False}
+        self.delay = 0.0
+        self.conns = set()
+
+
+class Network:
+    """One listener per server; `links[(source, target)]` rule what passes."""
+
+    def __init__(self):
+        self.links = {}
+        self.servers = {}
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def add(self, server, others):
+        """The port on which the server is reached from the others."""
+        self.servers[server.name] = server
+        for other in others:
+            self.links[(other, server.name)] = Link(other, server.name)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(lambda r, w: self._accept(server, r, w), sock=sock), self.loop).result()
+        return sock.getsockname()[1]
+
+    def _source(self, port):
+        """Whose process has this local port."""
+        want = f":{port:04X}"
+        inode = None
+        for line in open("/proc/net/tcp"):
+            f = line.split()
+            if f[1].endswith(want) and f[3] == "01":
+                inode = f"socket:[{f[9]}]"
+        for name, server in self.servers.items():
+            for pid in server.pids():
+                try:
+                    for fd in os.listdir(f"/proc/{pid}/fd"):
+                        if os.readlink(f"/proc/{pid}/fd/{fd}") == inode:
+                            return name
+                except OSError:
+                    continue
+        return None
+
+    async def _accept(self, server, reader, writer):
+        peers = [link for (s, t), link in self.links.items() if t == server.name]
+        link = peers[0] if len(peers) == 1 else None
+        if link is None:
+            source = self._source(writer.get_extra_info("peername")[1])
+            link = self.links.get((source, server.name))
+        if link is None or link.refuse:
+            writer.close()
+            return
+        try:
+            r2, w2 = await asyncio.open_connection("127.0.0.1", server.port)
+        except OSError:
+            writer.close()
+            return
+        pair = (writer, w2)
+        link.conns.add(pair)
+        tasks = [asyncio.ensure_future(self._pump(link, "to", reader, w2)),
+                 asyncio.ensure_future(self._pump(link, "from", r2, writer))]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for t in tasks:
+            t.cancel()
+        link.conns.discard(pair)
+        for w in pair:
+            w.close()
+
+    async def _pump(self, link, way, reader, writer):
+        try:
+            while True:
+                data = await reader.read(65536)
+                if not data:
+                    return
+                if link.delay:
+                    await asyncio.sleep(link.delay)
+                while link.hold[way]:
+                    await asyncio.sleep(0.02)
+                writer.write(data)
+                await writer.drain()
+        except (OSError, asyncio.CancelledError):
+            return
+
+    def cut(self, link, how, ways=("to", "from")):
+        """how: drop (bytes wait, connections seem alive) or reset."""
+        def do():
+            if how == "reset":
+                link.refuse = True
+                self._reset(link)
+            else:
+                for way in ways:
+                    link.hold[way] = True
+        self.loop.call_soon_threadsafe(do)
+
+    def _reset(self, link):
+        for pair in list(link.conns):
+            for w in pair:
+                w.transport.abort()
+
+    def heal(self, link, forget=False):
+        """forget: what was on the way is lost with its connections."""
+        def do():
+            if forget:
+                self._reset(link)
+            link.refuse = False
+            link.delay = 0.0
+            link.hold = {"to": False, "from": False}
+        self.loop.call_soon_threadsafe(do)
