@@ -223,6 +223,27 @@ key_build(Relation rel, Oid indexid)
 	return key;
 }
 
+/* Do both tell the same rows apart in the same bytes? */
+static bool
+key_same(const MmrKey *a, const MmrKey *b)
+{
+	if (a->indexid != b->indexid || a->image_equal != b->image_equal || a->ncolumns != b->ncolumns)
+		return false;
+	for (int i = 0; i < a->ncolumns; i++)
+	{
+		const MmrKeyColumn *x = &a->columns[i];
+		const MmrKeyColumn *y = &b->columns[i];
+
+		if (x->attnum != y->attnum || x->typid != y->typid || x->typmod != y->typmod ||
+			x->collation != y->collation || x->send.fn_oid != y->send.fn_oid ||
+			x->receive.fn_oid != y->receive.fn_oid || x->ioparam != y->ioparam ||
+			x->hash.fn_oid != y->hash.fn_oid || x->equal.fn_oid != y->equal.fn_oid ||
+			strcmp(NameStr(x->name), NameStr(y->name)) != 0)
+			return false;
+	}
+	return true;
+}
+
 MmrKey *
 mmr_key_get(Relation rel, Oid indexid)
 {
@@ -242,10 +263,16 @@ mmr_key_get(Relation rel, Oid indexid)
 	before = invalidations;
 	key = key_build(rel, indexid);
 	entry = hash_search(keys, &relid, HASH_ENTER, &found);
-	if (found && entry->key != NULL)
+	if (found && entry->key != NULL && key != NULL && key_same(entry->key, key))
 	{
-		/* who remembers it without asking must not find it again */
-		MemoryContextDelete(entry->key->cxt);
+		/* most invalidations are VACUUM's: the key in use stays as it is */
+		MemoryContextDelete(key->cxt);
+		key = entry->key;
+	}
+	else if (found && entry->key != NULL)
+	{
+		/* whoever is using it may be up the stack; who remembers it for longer looks at the generation */
+		MemoryContextSetParent(entry->key->cxt, TopTransactionContext);
 		generation++;
 	}
 	entry->key = key;

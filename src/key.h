@@ -57,7 +57,8 @@ typedef struct MmrKey
  * The key made of that index' columns, from a per-session cache that relcache
  * invalidations empty; or NULL if the index cannot be a key (gone, not
  * unique, partial, expressions, deferrable, nullable).  The relation must be
- * open.  Lives until the next mmr_key_get of that relation.
+ * open.  Lives to the end of the transaction, and longer while the generation
+ * stays.
  */
 extern MmrKey *mmr_key_get(Relation rel, Oid indexid);
 
