@@ -40,13 +40,20 @@ $(OBJS): $(HDRS)
 
 # Private servers, no installation: scripts/with_server.sh says what happens.
 # TESTS="regress isolation tap", PROVE_TESTS=test/..., ASSERT=prefix of a PostgreSQL with assertions
-.PHONY: test demo headerscheck
+.PHONY: test demo chaos headerscheck
 test:
 	@scripts/with_server.sh -n test/run.sh
 
 demo:
 	@scripts/with_server.sh -p "$(DEMO_PACKAGES)" -c /etc/freeradius/3.0 demo/run.sh
 DEMO_PACKAGES = python3 freeradius freeradius-postgresql freeradius-config freeradius-utils
+
+# Random writers and faults on NODES servers for MINUTES, then all must be equal; see test/chaos/chaos.py. CHAOS="--clock ..."
+SEED ?= 1
+NODES ?= 2
+MINUTES ?= 1
+chaos:
+	@scripts/with_server.sh -p python3 -n python3 test/chaos/chaos.py --seed $(SEED) --nodes $(NODES) --minutes $(MINUTES) $(CHAOS)
 
 # every header compiles alone
 headerscheck:
