@@ -104,7 +104,7 @@ keep() {
 finish() {
 	echo
 	if [ $failed = 0 ]; then
-		echo "All checks held. $((SECONDS - began)) seconds."
+		echo "All checks held, after $((SECONDS - began)) seconds."
 		exit 0
 	fi
 	exit 1
@@ -296,17 +296,16 @@ status() {
 				print " " text
 			}
 		}'
-	echo
 }
 
-# what mmrepl.conflict_history says of one user's reply
+# what mmrepl.conflict_history says of the user whose reply was edited
 conflict_lines() {
 	local n
 	for n in aaa01 aaa02; do
 		sql $n --command="
-			SELECT format(E'   conflict_history of $n: %s.%s %s\n      %s: %L written on %s at %s met %L written on %s at %s: %s',
-				schemaname, tablename, key, conflict_type, local_row ->> 'value', local_db, local_time::time,
-				remote_row ->> 'value', remote_db, remote_time::time, resolution)
+			SELECT format(E'   %s\n      %s in %s %s: %s\n      here there was   %L, written on %s at %s\n      and there came   %L, written on %s at %s',
+				'mmrepl.conflict_history on $n:', conflict_type, tablename, key, resolution,
+				local_row ->> 'value', local_db, local_time::time, remote_row ->> 'value', remote_db, remote_time::time)
 			FROM mmrepl.conflict_history WHERE tablename = 'radreply'"
 	done
 }
@@ -314,6 +313,7 @@ conflict_lines() {
 # how many conflicts of which kind, both servers
 conflict_counts() {
 	local n
+	echo
 	echo "Conflicts settled, newest wins, each with both rows in mmrepl.conflict_history:"
 	for n in aaa01 aaa02; do
 		sql $n -F ' ' --command="

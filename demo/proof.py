@@ -44,7 +44,7 @@ def some(things, how=str):
 
 def tables(databases):
     """Every table of the FreeRADIUS schema, row by row, both sides."""
-    print("\n   Every table, both sides:\n")
+    print("   Every table, both sides:\n")
     print("   %-16s %10s %10s   %s" % ("", databases[0][0], databases[1][0],
                                        "checksum of all rows"))
     names = [row[0] for row in psql(databases[0],

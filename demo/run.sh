@@ -154,6 +154,7 @@ nas acct Interim E:1-60 aaa02 aaa01
 nas acct Start L:1-60 aaa02 aaa01
 nas auth 201-240 aaa02 aaa01
 status
+echo
 start_database aaa02
 nas forget aaa02
 until nas show user001 aaa02 >/dev/null; do sleep 0.2; done
@@ -176,6 +177,7 @@ wait_for aaa02
 echo "Both have everything $(echo "$healed $(date +%s.%N)" | awk '{printf "%.1f", $2 - $1}') s after that."
 status
 conflict_counts
+echo
 echo "The day goes on. Late Interim-Updates, after the Stop has arrived everywhere, change nothing:"
 nas acct Late F:1-60 aaa02
 nas acct Late G:1-60 aaa02
@@ -191,4 +193,10 @@ settle
 heading "The proof"
 
 python3 "$here/proof.py" "$work" || failed=1
+cat <<END
+
+Not driven here: an Interim-Update that a server gets after the Stop closed the
+session on the other one and before it knows that. Where the newest row stands,
+that opens the session again; radacct then wants a function that merges columns.
+END
 finish
