@@ -145,6 +145,21 @@ key_column_image_equal(Relation index, int i)
 										  ObjectIdGetDatum(index->rd_opcintype[i])));
 }
 
+/* The type's hash function, if what is equal to the index has equal hashes; else none: slow, right. */
+static void
+key_find_hash(MmrKey *key, MmrKeyColumn *col, Oid equal_op)
+{
+	TypeCacheEntry *type = lookup_type_cache(col->typid, TYPECACHE_HASH_EXTENDED_PROC |
+											 TYPECACHE_HASH_OPFAMILY);
+
+	if (OidIsValid(type->hash_extended_proc) &&
+		get_opfamily_member(type->hash_opf, type->hash_opintype, type->hash_opintype,
+							HTEqualStrategyNumber) == equal_op)
+		fmgr_info_cxt(type->hash_extended_proc, &col->hash, key->cxt);
+	else
+		col->hash.fn_oid = InvalidOid;
+}
+
 static void
 key_build_column(MmrKey *key, Relation rel, Relation index, int i)
 {
@@ -155,7 +170,6 @@ key_build_column(MmrKey *key, Relation rel, Relation index, int i)
 	Oid			func;
 	bool		varlena;
 	Oid			equal_op;
-	TypeCacheEntry *type;
 
 	col->attnum = attnum;
 	col->name = att->attname;
@@ -176,14 +190,14 @@ key_build_column(MmrKey *key, Relation rel, Relation index, int i)
 						   InvalidOid, col->collation, get_opcode(equal_op), (Datum) 0);
 	fmgr_info_cxt(get_opcode(equal_op), &col->equal, key->cxt);
 
-	if (!key_column_image_equal(index, i))
+	col->image_equal = key_column_image_equal(index, i);
+	/* without a length blanks at its end are bytes, but do not count */
+	if (att->atttypid == BPCHAROID && att->atttypmod < 0)
+		col->image_equal = false;
+	if (!col->image_equal)
 	{
 		key->image_equal = false;
-		type = lookup_type_cache(att->atttypid, TYPECACHE_HASH_EXTENDED_PROC);
-		if (OidIsValid(type->hash_extended_proc))
-			fmgr_info_cxt(type->hash_extended_proc, &col->hash, key->cxt);
-		else
-			col->hash.fn_oid = InvalidOid;	/* hashes to a constant: slow, right */
+		key_find_hash(key, col, equal_op);
 	}
 }
 
@@ -453,7 +467,7 @@ mmr_key_decode(MmrKey *key, const char *data, int len, Datum *values)
 uint64
 mmr_key_hash(MmrKey *key, const char *data, int len)
 {
-	Datum		values[INDEX_MAX_KEYS];
+	MmrReader	r = {data, data + len};
 	uint64		h = key->relid;
 	MemoryContext old;
 
@@ -461,17 +475,21 @@ mmr_key_hash(MmrKey *key, const char *data, int len)
 		return hash_bytes_extended((const unsigned char *) data, len, key->relid);
 
 	old = MemoryContextSwitchTo(scratch);
-	mmr_key_decode(key, data, len, values);
 	for (int i = 0; i < key->ncolumns; i++)
 	{
 		MmrKeyColumn *col = &key->columns[i];
+		const char *start = r.ptr;
+		Datum		value = key_decode_column(col, &r);
 
-		if (col->hash.fn_addr != NULL)
+		if (col->image_equal)
+			h = hash_combine64(h, hash_bytes_extended((const unsigned char *) start,
+													  r.ptr - start, 0));
+		else if (OidIsValid(col->hash.fn_oid))
 			h = hash_combine64(h, DatumGetUInt64(FunctionCall2Coll(&col->hash, col->collation,
-																   values[i], UInt64GetDatum(0))));
-		else if (key->columns[i].codec <= MMR_CODEC_INT8)
-			h = hash_combine64(h, (uint64) values[i]);
+																   value, UInt64GetDatum(0))));
 	}
+	if (!mmr_reader_done(&r))
+		mmr_wire_corrupt("key has too many columns");
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(scratch);
 	return h;

@@ -37,7 +37,8 @@ typedef struct MmrKeyColumn
 	FmgrInfo	send;			/* GENERIC */
 	FmgrInfo	receive;
 	Oid			ioparam;
-	FmgrInfo	hash;			/* unless image_equal */
+	bool		image_equal;	/* equal values have equal bytes */
+	FmgrInfo	hash;			/* unless image_equal; without an fn_oid: hashes to a constant */
 	FmgrInfo	equal;
 	NameData	name;
 } MmrKeyColumn;
@@ -46,7 +47,7 @@ typedef struct MmrKey
 {
 	Oid			relid;
 	Oid			indexid;
-	bool		image_equal;	/* equal keys have equal bytes */
+	bool		image_equal;	/* equal keys have equal bytes: all columns are so */
 	int			ncolumns;
 	ScanKeyData *scankeys;		/* index order; arguments to be filled in */
 	MemoryContext cxt;

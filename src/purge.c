@@ -71,6 +71,7 @@
 typedef struct Segment
 {
 	bool		sealed;			/* nothing is appended any more: holds until it is current again */
+	Oid			filenode;		/* of which the following is known: VACUUM FULL moves runs about */
 	BlockNumber stable;			/* pages before this one were found stable; of a sealed segment: are */
 	BlockNumber pages;
 	MmrHold		hold;			/* who is waited for */
@@ -169,6 +170,9 @@ segment_scan(int segment, MmrStability *st)
 	PushActiveSnapshot(GetLatestSnapshot());
 	pos = mmr_position_active();
 	seg->pages = RelationGetNumberOfBlocks(rel);
+	if (seg->filenode != mmr_filenode(rel))
+		seg->stable = 0;
+	seg->filenode = mmr_filenode(rel);
 	seg->stable = Min(seg->stable, seg->pages);
 	seg->hold.sync_id = 0;
 	while (seg->stable < seg->pages &&
@@ -239,7 +243,7 @@ segment_truncate(MmrDatabase *db, int segment)
 	if (ConditionalLockRelationOid(relid, AccessExclusiveLock))
 	{
 		rel = try_table_open(relid, NoLock);
-		if (rel != NULL &&
+		if (rel != NULL && segments[segment].filenode == mmr_filenode(rel) &&
 			(!OidIsValid(rel->rd_rel->reltoastrelid) ||
 			 ConditionalLockRelationOid(rel->rd_rel->reltoastrelid, AccessExclusiveLock)))
 		{
