@@ -229,12 +229,14 @@ sub worker_pid
 	return sql($node, $query);
 }
 
-# Kills it so that it can do nothing about it; its postmaster then starts all over.
+# Kills it so that it can do nothing about it; its postmaster then starts all over, which this waits for.
 sub kill_worker
 {
 	my ($node, $kind) = @_;
 	my $pid = worker_pid($node, $kind);
-	return ok($pid && kill(9, $pid), "$kind on " . $node->name . ' killed');
+	my $from = -s $node->logfile;
+	my $killed = $pid && kill(9, $pid) && log_like($node, qr/database system is ready to accept connections/, $from);
+	return ok($killed, "$kind on " . $node->name . ' killed');
 }
 
 sub kill_postmaster
