@@ -42,7 +42,7 @@ $(OBJS): $(HDRS)
 # TESTS="regress isolation tap", PROVE_TESTS=test/..., ASSERT=prefix of a PostgreSQL with assertions
 .PHONY: test demo chaos headerscheck
 test:
-	@scripts/with_server.sh -n test/run.sh
+	@scripts/with_server.sh -p python3 -n test/run.sh
 
 demo:
 	@scripts/with_server.sh -p "$(DEMO_PACKAGES)" -c /etc/freeradius/3.0 demo/run.sh

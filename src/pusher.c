@@ -373,6 +373,13 @@ pusher_push(Pusher *p)
 	return true;
 }
 
+/* Is the peer still there, with the state this session knows? ERROR if not. */
+static void
+pusher_ask(Pusher *p)
+{
+	PQclear(mmr_link_exec(p->link, "SELECT 1", 0, NULL));
+}
+
 /* One look at what is new; true if it is worth looking again at once. */
 static bool
 pusher_round(Pusher *p)
@@ -404,6 +411,13 @@ pusher_round(Pusher *p)
 	else
 		mmr_batch_done(p->batch, true);
 	mmr_worker_commit_transaction();
+	/*
+	 * Somebody waits, and nothing was sent: a peer that has crashed may have
+	 * lost what it had applied and not flushed.  As long as this session
+	 * answers, it has not.
+	 */
+	if (!work && !context_due && pg_atomic_read_u64(&p->me->done) < p->ticket)
+		pusher_ask(p);
 	if (pushed)
 		pusher_served(p);
 	return work || !pushed;
@@ -426,7 +440,7 @@ pusher_nap(Pusher *p)
 	pg_atomic_write_u32(&me->sleeping, 0);
 	/* nothing heard for a heartbeat: is the peer still there? */
 	if (TimestampDifferenceExceeds(before, GetCurrentTimestamp(), mmr_guc_heartbeat_interval))
-		PQclear(mmr_link_exec(p->link, "SELECT 1", 0, NULL));
+		pusher_ask(p);
 }
 
 static void
