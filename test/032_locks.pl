@@ -72,6 +72,6 @@ is(sql_error($one, $add), undef, 'and not in the way any more once it is committ
 $_->signal('INT') foreach @writers;
 $_->finish foreach @writers;
 $_->stop foreach @nodes;
-log_clean($_, qr/could not lock|terminating|shutting down|starting up|client lost|canceling statement due to user request/) foreach @nodes;
+log_clean($_, qr/could not lock|terminating|shutting down|starting up|client lost|does not replicate from|canceling statement due to user request/) foreach @nodes;
 is((grep { /lock timeout/ } split /\n/, slurp_file($_->logfile))[0], undef, 'no client waited long for a lock on ' . $_->name) foreach @nodes;
 done_testing();
