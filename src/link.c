@@ -270,6 +270,7 @@ mmr_link_raise(MmrLink *link, PGresult *res)
 	char	   *detail = link_clean(PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL));
 	char	   *hint = link_clean(PQresultErrorField(res, PG_DIAG_MESSAGE_HINT));
 	char	   *context = link_clean(PQresultErrorField(res, PG_DIAG_CONTEXT));
+	char	   *more;
 	int			sqlstate = ERRCODE_CONNECTION_FAILURE;
 
 	if (state && strlen(state) == 5)
@@ -279,6 +280,15 @@ mmr_link_raise(MmrLink *link, PGresult *res)
 	if (primary == NULL)
 		primary = link_clean(PQerrorMessage(link->conn));
 	PQclear(res);
+
+	/* libpq's own have several lines: the first says it */
+	more = primary ? strchr(primary, '\n') : NULL;
+	if (more)
+	{
+		*more++ = '\0';
+		if (detail == NULL)
+			detail = more + strspn(more, "\t ");
+	}
 
 	ereport(ERROR,
 			(errcode(sqlstate),

@@ -209,6 +209,12 @@ mmr_remote_unusable(int32 node_id, const char *name, ErrorData *error)
 	remote->error->message = pstrdup(error->message);
 	remote->error->detail = error->detail ? pstrdup(error->detail) : NULL;
 	remote->error->hint = error->hint ? pstrdup(error->hint) : NULL;
+	if (error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
+		error->sqlerrcode == ERRCODE_UNDEFINED_SCHEMA)
+	{
+		remote->error->message = pstrdup("the extension mmrepl is not there any more");
+		remote->error->hint = pstrdup("Take it out with mmrepl.remove_db(), and add it again if it is to take part.");
+	}
 	MemoryContextSwitchTo(old);
 	keep(remote);
 	return remote;
