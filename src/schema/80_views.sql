@@ -121,7 +121,9 @@ CREATE VIEW mmrepl.peer_lag AS
            round(greatest(extract(epoch FROM clock_timestamp()
                  - coalesce(b.behind_since, b.last_good, b.first_seen, pg_postmaster_start_time())), 0), 1) AS lag_seconds,
            b.pending, b.last_good, b.last_bad,
-           CASE WHEN b.state NOT IN ('good', 'pushing', 'copying', 'paused', 'stopped') THEN b.last_error END AS last_error,
+           CASE WHEN b.state NOT IN ('good', 'pushing', 'copying')
+                AND (b.state NOT IN ('paused', 'stopped') OR b.last_good IS NULL OR b.last_bad > b.last_good)
+                THEN b.last_error END AS last_error,
            b.last_changes,
            CASE WHEN b.last_changes IS NOT NULL
                 THEN concat_ws('/', b.last_inserted, b.last_updated, b.last_deleted) END AS last_iud,
