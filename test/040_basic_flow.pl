@@ -42,6 +42,8 @@ join_nodes(\@nodes, keys => { uniq => 'uniq_k' }, sequences => 0);
 ok(wait_synced(@nodes), 'two servers are joined');
 is(sql($b, 'SELECT count(*) FROM mmrepl.syncs'), 1, 'the other server knows the sync');
 
+poll_is($_, "SELECT count(*) = 2 AND bool_and(state = 'good') FROM mmrepl.peer_lag", 't', 'both ways are good, says ' . $_->name) foreach @nodes;
+
 # Operations, in both directions.
 foreach ([ $a, $b, 0 ], [ $b, $a, 100 ])
 {
