@@ -96,9 +96,10 @@ class Run:
         time.sleep(self.a.minutes * 60)
         stop.set()
         self.say("quiet", True)
+        self.nemesis.settle()
         if self.nemesis.actions:
             self.nemesis.join()
-        self.nemesis.settle()
+            self.nemesis.settle()
         for w in self.writers:
             w.join(60)
             if w.is_alive():

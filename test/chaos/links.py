@@ -66,7 +66,8 @@ class Network:
         link = peers[0] if len(peers) == 1 else None
         if link is None:
             source = self._source(writer.get_extra_info("peername")[1])
-            link = self.links.get((source, server.name))
+            # a server that calls itself is no network
+            link = self.links.get((source, server.name)) or (Link(source, source) if source == server.name else None)
         if link is None or link.refuse:
             writer.close()
             return

@@ -14,6 +14,7 @@ class Nemesis(threading.Thread):
         self.servers, self.network, self.run_state, self.say = servers, network, run, say
         self.rng = random.Random(f"{seed}/nemesis")
         self.counts = collections.Counter()
+        self.lock = threading.Lock()
         self.later = []                 # (time, what, function): ends of faults
         self.stopped = set()
         actions = {self.cut: 6, self.slow: 2, self.kill_worker: 4, self.terminate_worker: 4, self.kill_server: 4,
@@ -29,11 +30,12 @@ class Nemesis(threading.Thread):
         self.say(f"nemesis: {what} {where}")
 
     def after(self, seconds, what, function):
-        self.later.append((time.time() + seconds, what, function))
+        with self.lock:
+            self.later.append((time.time() + seconds, what, function))
 
     def sql(self, server, sql):
         try:
-            server.query(sql, app="chaos-nemesis")
+            server.query("SET statement_timeout = 8000", "SET lock_timeout = 2000", sql, app="chaos-nemesis")
             return True
         except (pq.Lost, pq.Error) as e:
             self.say(f"nemesis: {sql}: {e}")
@@ -105,7 +107,7 @@ class Nemesis(threading.Thread):
     def maintain(self, server):
         sql = self.rng.choice(["VACUUM FREEZE", "VACUUM FULL acct", "REINDEX TABLE users", "CHECKPOINT", "CLUSTER comp USING comp_pkey",
                                "SELECT pg_switch_wal()", "ALTER TABLE bucket ALTER v SET STORAGE MAIN", "ANALYZE", "VACUUM FREEZE mmrepl.progress"])
-        if self.sql(server, "SET lock_timeout = 2000; " + sql if not sql.startswith("VACUUM") else sql):
+        if self.sql(server, sql):
             self.count("maintenance", f"{server.name}: {sql}")
 
     def pause(self, server):
@@ -132,17 +134,24 @@ class Nemesis(threading.Thread):
 
     def due(self, everything=False):
         now = time.time()
-        ends = [x for x in self.later if everything or x[0] <= now]
-        self.later = [x for x in self.later if x not in ends]
+        with self.lock:
+            ends = [x for x in self.later if everything or x[0] <= now]
+            self.later = [x for x in self.later if x not in ends]
         for _, what, function in sorted(ends, key=lambda x: x[0]):
             self.say(f"nemesis: {what}")
             function()
 
-    def run(self):
-        until = time.time() + 1
+    def heal_in_time(self):
+        """In a thread of its own: a fault under way may wait for the end of another."""
         while not self.run_state.is_set():
             time.sleep(0.05)
             self.due()
+
+    def run(self):
+        threading.Thread(target=self.heal_in_time, daemon=True).start()
+        until = time.time() + 1
+        while not self.run_state.is_set():
+            time.sleep(0.05)
             if time.time() < until:
                 continue
             server = self.rng.choice(self.servers)
@@ -156,6 +165,7 @@ class Nemesis(threading.Thread):
     def settle(self):
         """Everything works again."""
         self.due(True)
+        time.sleep(0.2)
         for server, pid in self.stopped:
             server.send(pid, signal.SIGCONT)
         for link in self.network.links.values():

@@ -93,7 +93,7 @@ class Conn:
             state = _lib.PQresultErrorField(res, ord("C")) if res else None
             message = _lib.PQresultErrorField(res, ord("M")) if res else None
             text = (message or _lib.PQerrorMessage(self.conn)).decode(errors="replace").strip()
-            if _lib.PQstatus(self.conn) != OK:
+            if _lib.PQstatus(self.conn) != OK or state is None:
                 raise Lost(text)
             raise Error((state or b"?????").decode(), text)
         finally:

@@ -5,6 +5,7 @@ import resource
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pq
@@ -60,6 +61,7 @@ class Server:
         self.log = os.path.join(base, name + ".log")
         self.port = free_port()
         self.proc = None
+        self.lock = threading.Lock()
         self.crashes = []               # when it was killed or stopped at once
         self.faketime = faketime
         self.run("initdb", "-D", self.dir, "-N", "-A", "trust", "-U", "postgres", "--locale=C.UTF-8", "-E", "UTF8")
@@ -77,10 +79,10 @@ class Server:
     def connect(self, dbname="app", app="chaos"):
         return pq.Conn(self.conninfo(dbname, app))
 
-    def query(self, sql, dbname="app", app="chaos-check"):
+    def query(self, *statements, dbname="app", app="chaos-check"):
         c = self.connect(dbname, app)
         try:
-            return c.exec(sql)
+            return [c.exec(sql) for sql in statements][-1]
         finally:
             c.close()
 
@@ -123,6 +125,10 @@ class Server:
         return sorted(found)
 
     def start(self):
+        with self.lock:
+            self._start()
+
+    def _start(self):
         if self.proc is not None and self.proc.poll() is None:
             return
         deadline = time.time() + 20
@@ -142,7 +148,7 @@ class Server:
         deadline = time.time() + timeout
         while True:
             try:
-                self.query("SELECT 1", dbname)
+                self.query("SELECT 1", dbname=dbname)
                 return
             except (pq.Lost, pq.Error) as e:
                 if self.proc.poll() is not None:
