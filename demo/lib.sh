@@ -266,6 +266,13 @@ settle() {
 	status
 }
 
+# what became of the initial copy
+copied() {
+	sql aaa01 --command="
+		SELECT format('Copied to %s: %s of %s tables, %s rows, %s.', peer, tables_done, tables_total, rows_done, done)
+		FROM mmrepl.copy_progress"
+}
+
 # mmrepl.status of both, one under the other
 status() {
 	local n=aaa01 query
@@ -325,6 +332,15 @@ conflict_counts() {
 # ------------------------------------------------------------------------------------------------------------ clients
 
 nas() { python3 "$here/nas.py" "$work" "$@"; }
+
+# answers_again SERVER: until its FreeRADIUS answers a login
+answers_again() {
+	for _ in $(seq 50); do
+		! NAS_PATIENCE=1 nas show user001 "$1" >/dev/null || return 0
+		sleep 0.2
+	done
+	die "FreeRADIUS of $1 does not find back to its database"
+}
 
 # join PID: of something in the background
 join() { wait "$1" || die "a record or a login was answered by nobody, or wrongly"; }

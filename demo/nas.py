@@ -19,9 +19,10 @@ last record, Late repeats its last Interim after its Stop.
 Exit status 1 if a record was answered by nobody.
 
 NAS_CHUNK: records on the way at once, at most 200.  NAS_RATE: records sent per
-second at most.  NAS_TELL="COUNT FIFO":
-write a line to FIFO as soon as COUNT of them are answered.
+second at most.  NAS_PATIENCE: seconds to wait for the last server named.
+NAS_TELL="COUNT FIFO": a line is written to FIFO once COUNT are answered.
 """
+import atexit
 import json
 import os
 import re
@@ -34,7 +35,7 @@ SECRET = "testing123"
 CHUNK = int(os.environ.get("NAS_CHUNK", 25))
 RATE = ["-n", os.environ["NAS_RATE"]] if "NAS_RATE" in os.environ else []
 PATIENCE = 1.5          # seconds without any answer: try the other server
-LONG_PATIENCE = 15      # the same when there is no other server
+LONG_PATIENCE = float(os.environ.get("NAS_PATIENCE", 15))      # the same when there is no other server
 BEGIN = 1_790_000_000   # when the first session of all began
 STEP = 300              # seconds from one record of a session to the next
 
@@ -62,16 +63,25 @@ class Tell:
     """Says once that so many records are answered."""
     def __init__(self, wish):
         count, _, self.path = wish.partition(" ")
-        self.left = int(count or 0)
+        self.left = int(count or 0)     # below 1: nobody waits any more
 
     def answered(self):
         self.left -= 1
         if self.left == 0:
-            with open(self.path, "w") as fifo:
-                fifo.write("now\n")
+            self.now()
+
+    def now(self):
+        with open(self.path, "w") as fifo:
+            fifo.write("now\n")
+
+    def end(self):
+        """Whoever waits for it is not to wait for ever."""
+        if self.left > 0:
+            self.now()
 
 
 TELL = Tell(os.environ.get("NAS_TELL", ""))
+atexit.register(TELL.end)
 
 
 def packet(attributes):

@@ -50,7 +50,8 @@ configure "SELECT mmrepl.add_all_sequences(relgroup => 'aaaherd')"
 configure "SELECT mmrepl.add_sync('mysync', relgroup => 'aaaherd',
               dbs => '{aaa01:source,aaa02:source}', onetimecopy => 2)"
 wait_for aaa01
-echo "Copied: aaa02 has $(count aaa02 radcheck) users now."
+copied
+echo "aaa02 has $(count aaa02 radcheck) users now."
 status
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ status
 echo
 start_database aaa02
 nas forget aaa02
-until nas show user001 aaa02 >/dev/null; do sleep 0.2; done
+answers_again aaa02
 echo "$killed $(date +%s.%N)" >"$work/down"
 echo "aaa02's PostgreSQL is started again, $(awk '{printf "%.1f", $2 - $1}' "$work/down") s later, and the clients return:"
 nas acct Stop K:1-200 aaa02
