@@ -10,7 +10,7 @@ use Test::More;
 use MmreplLink;
 
 our @EXPORT = qw(new_node join_nodes conninfo sql sql_error sql_all poll poll_is session wait_synced same_rows rows_differ
-  log_clean log_like worker_pid kill_worker kill_postmaster start_again start_with_clock set_clock clock_file
+  log_clean worker_pid kill_worker kill_postmaster start_again start_with_clock set_clock
   conflicts finish);
 
 # A server that does not start fails its test, not all tests.
@@ -20,7 +20,6 @@ our @EXPORT = qw(new_node join_nodes conninfo sql sql_error sql_all poll poll_is
 }
 
 my $db = 'app';
-my %link;
 
 # Errors that only mean a bug. The rest of what log_clean refuses is any ERROR that a test did not announce.
 my $bug = qr/PANIC|TRAP:|was not closed|\bleak|still referenced|unexpected snapshot|snapshot reference|
@@ -57,8 +56,7 @@ CONF
 	return $node if !($opt{start} // 1);
 	$node->start;
 	$node->safe_psql('postgres', "CREATE DATABASE $db TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'");
-	$link{$name} = MmreplLink->new($node) if $opt{link};
-	$node->{mmrepl_link} = $link{$name};
+	$node->{mmrepl_link} = MmreplLink->new($node) if $opt{link};
 	return $node;
 }
 
@@ -140,7 +138,7 @@ sub _status
 {
 	my ($node) = @_;
 	my $text = '';
-	foreach my $view (qw(status peer_lag worker_status apply_error))
+	foreach my $view (qw(status peer_lag worker_status))
 	{
 		my ($rc, $out, $err) = $node->psql($db, "SELECT * FROM mmrepl.$view", extra_params => [ '-x', '-A', '-P', 'tuples_only=off' ]);
 		$text .= "-- $view of " . $node->name . "\n" . $out . $err . "\n";
@@ -213,13 +211,6 @@ sub log_clean
 	return !@bad;
 }
 
-# Polls until the node's log matches; returns whether it did.
-sub log_like
-{
-	my ($node, $pattern, $from) = @_;
-	return eval { $node->wait_for_log($pattern, $from // 0); 1 };
-}
-
 # Process of a pusher on the node, or of the backend that a peer's pusher opened there.
 sub worker_pid
 {
@@ -235,7 +226,8 @@ sub kill_worker
 	my ($node, $kind) = @_;
 	my $pid = worker_pid($node, $kind);
 	my $from = -s $node->logfile;
-	my $killed = $pid && kill(9, $pid) && log_like($node, qr/database system is ready to accept connections/, $from);
+	my $killed = $pid && kill(9, $pid)
+	  && eval { $node->wait_for_log(qr/database system is ready to accept connections/, $from); 1 };
 	return ok($killed, "$kind on " . $node->name . ' killed');
 }
 
@@ -262,16 +254,10 @@ sub start_again
 }
 
 # A server whose clock is what set_clock says ("+10s", "-10s", "+0"), also while it runs.
-sub clock_file
-{
-	my ($node) = @_;
-	return $node->basedir . '/clock';
-}
-
 sub set_clock
 {
 	my ($node, $offset) = @_;
-	my $file = clock_file($node);
+	my $file = $node->basedir . '/clock';
 	# at once as a whole: the server may read it any time
 	open(my $out, '>', "$file.new") or die "$file: $!";
 	print $out "$offset\n";
@@ -286,7 +272,7 @@ sub start_with_clock
 	my ($lib) = glob('/usr/lib/*/faketime/libfaketime.so.1');
 	die "libfaketime is not here\n" unless defined $lib;
 	set_clock($node, $offset);
-	local %ENV = (%ENV, LD_PRELOAD => $lib, FAKETIME_TIMESTAMP_FILE => clock_file($node),
+	local %ENV = (%ENV, LD_PRELOAD => $lib, FAKETIME_TIMESTAMP_FILE => $node->basedir . '/clock',
 		FAKETIME_NO_CACHE => 1, FAKETIME_DONT_FAKE_MONOTONIC => 1, DONT_FAKE_MONOTONIC => 1);
 	return $node->start;
 }
