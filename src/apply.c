@@ -26,6 +26,8 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "apply.h"
 #include "capture.h"
@@ -63,6 +65,7 @@ static struct
 	MmrVersions *versions;
 	ApplyBatch *batch;
 	bool		callback;
+	TimeoutId	recheck;		/* while a frame is applied */
 } session;
 
 static void
@@ -121,6 +124,7 @@ mmr_apply_open(int32 sync_id, int32 source_node)
 {
 	if (!session.callback)
 	{
+		session.recheck = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
 		RegisterXactCallback(apply_xact, NULL);
 		session.callback = true;
 		session.versions = mmr_versions_create(TopMemoryContext, apply_find_key, NULL, NULL);
@@ -146,7 +150,7 @@ apply_sync(int32 sync_id, int32 source)
 	MmrSync    *sync;
 	MmrSyncNode *node;
 
-	if (session.sync_id == 0 || sync_id != session.sync_id || source != session.source_node)
+	if (sync_id != session.sync_id || source != session.source_node)
 		mmr_wire_corrupt("batch is not of the sync and source of the handshake");
 	/* tables may have come or gone: versions of others were not kept */
 	if (mmr_membership_refresh())
@@ -518,6 +522,8 @@ mmrepl_apply(PG_FUNCTION_ARGS)
 	int			deadlock_timeout = DeadlockTimeout;
 	ErrorContextCallback callback;
 
+	if (session.sync_id == 0)
+		mmr_wire_corrupt("batch without a handshake");
 	callback.callback = apply_context;
 	callback.arg = NULL;
 	callback.previous = error_context_stack;
@@ -526,11 +532,16 @@ mmrepl_apply(PG_FUNCTION_ARGS)
 	/*
 	 * As the settings would be, without what setting them costs (all cached
 	 * plans).  A10: waits are bounded, and in a deadlock with a user it is
-	 * apply that notices first.
+	 * apply that notices first: the server looks for a deadlock once in a wait,
+	 * which is too early when the user comes later, so apply looks again and
+	 * again, each time well within the time that the user waits before he
+	 * looks.
 	 */
 	SessionReplicationRole = SESSION_REPLICATION_ROLE_REPLICA;
 	LockTimeout = mmr_guc_lock_timeout;
 	DeadlockTimeout = Min(DeadlockTimeout, Max(10, DeadlockTimeout / 10));
+	enable_timeout_every(session.recheck, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DeadlockTimeout),
+						 DeadlockTimeout);
 	PG_TRY();
 	{
 		apply_frame(&r);
@@ -539,6 +550,7 @@ mmrepl_apply(PG_FUNCTION_ARGS)
 	}
 	PG_FINALLY();
 	{
+		disable_timeout(session.recheck, false);
 		SessionReplicationRole = role;
 		LockTimeout = lock_timeout;
 		DeadlockTimeout = deadlock_timeout;
