@@ -16,9 +16,10 @@
 #include "access/table.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_index.h"
-#include "catalog/pg_type_d.h"
+#include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -160,6 +161,24 @@ key_find_hash(MmrKey *key, MmrKeyColumn *col, Oid equal_op)
 		col->hash.fn_oid = InvalidOid;
 }
 
+/*
+ * Can receiving a value of the type run nobody's code but a superuser's?  The
+ * constraints of a domain, be it inside an array, a range or a row, are
+ * anybody's.
+ */
+static bool
+key_type_is_plain(Oid typid)
+{
+	Oid			element;
+
+	if (get_typtype(typid) == TYPTYPE_ENUM)
+		return true;
+	if (get_typtype(typid) != TYPTYPE_BASE)
+		return false;
+	element = get_element_type(typid);
+	return !OidIsValid(element) || key_type_is_plain(element);
+}
+
 static void
 key_build_column(MmrKey *key, Relation rel, Relation index, int i)
 {
@@ -173,15 +192,17 @@ key_build_column(MmrKey *key, Relation rel, Relation index, int i)
 
 	col->attnum = attnum;
 	col->name = att->attname;
-	col->typid = att->atttypid;
+	/* a key is looked up, not stored: what a domain says of its values does not matter */
 	col->typmod = att->atttypmod;
+	col->typid = getBaseTypeAndTypmod(att->atttypid, &col->typmod);
+	col->plain = key_type_is_plain(col->typid);
 	col->collation = index->rd_indcollation[i];
 	col->byval = att->attbyval;
 	col->typlen = att->attlen;
-	col->codec = key_codec(att->atttypid);
-	getTypeBinaryOutputInfo(att->atttypid, &func, &varlena);
+	col->codec = key_codec(col->typid);
+	getTypeBinaryOutputInfo(col->typid, &func, &varlena);
 	fmgr_info_cxt(func, &col->send, key->cxt);
-	getTypeBinaryInputInfo(att->atttypid, &func, &col->ioparam);
+	getTypeBinaryInputInfo(col->typid, &func, &col->ioparam);
 	fmgr_info_cxt(func, &col->receive, key->cxt);
 
 	equal_op = get_opfamily_member(index->rd_opfamily[i], opclass_type, opclass_type,
@@ -192,7 +213,7 @@ key_build_column(MmrKey *key, Relation rel, Relation index, int i)
 
 	col->image_equal = key_column_image_equal(index, i);
 	/* without a length blanks at its end are bytes, but do not count */
-	if (att->atttypid == BPCHAROID && att->atttypmod < 0)
+	if (col->typid == BPCHAROID && col->typmod < 0)
 		col->image_equal = false;
 	if (!col->image_equal)
 	{
@@ -227,6 +248,7 @@ key_build(Relation rel, Oid indexid)
 	key->cxt = cxt;
 	key->relid = RelationGetRelid(rel);
 	key->indexid = indexid;
+	key->owner = rel->rd_rel->relowner;
 	key->image_equal = true;
 	key->ncolumns = n;
 	key->scankeys = palloc0(sizeof(ScanKeyData) * n);
@@ -241,14 +263,14 @@ key_build(Relation rel, Oid indexid)
 static bool
 key_same(const MmrKey *a, const MmrKey *b)
 {
-	if (a->indexid != b->indexid || a->image_equal != b->image_equal || a->ncolumns != b->ncolumns)
+	if (a->indexid != b->indexid || a->owner != b->owner || a->image_equal != b->image_equal || a->ncolumns != b->ncolumns)
 		return false;
 	for (int i = 0; i < a->ncolumns; i++)
 	{
 		const MmrKeyColumn *x = &a->columns[i];
 		const MmrKeyColumn *y = &b->columns[i];
 
-		if (x->attnum != y->attnum || x->typid != y->typid || x->typmod != y->typmod ||
+		if (x->attnum != y->attnum || x->plain != y->plain || x->typid != y->typid || x->typmod != y->typmod ||
 			x->collation != y->collation || x->send.fn_oid != y->send.fn_oid ||
 			x->receive.fn_oid != y->receive.fn_oid || x->ioparam != y->ioparam ||
 			x->hash.fn_oid != y->hash.fn_oid || x->equal.fn_oid != y->equal.fn_oid ||
@@ -317,7 +339,7 @@ key_send(FmgrInfo *send, Datum value)
 }
 
 static Datum
-key_receive(MmrKeyColumn *col, StringInfo buf)
+key_receive_encoded(MmrKeyColumn *col, StringInfo buf)
 {
 	int			client = pg_get_client_encoding();
 	Datum		result;
@@ -334,6 +356,23 @@ key_receive(MmrKeyColumn *col, StringInfo buf)
 		SetClientEncoding(client);
 	}
 	PG_END_TRY();
+	return result;
+}
+
+/* Whoever looks at the key, a superuser's worker for one: code of others runs as the table's owner (A9). */
+static Datum
+key_receive(MmrKey *key, MmrKeyColumn *col, StringInfo buf)
+{
+	Oid			user;
+	int			sec_context;
+	Datum		result;
+
+	if (likely(col->plain))
+		return key_receive_encoded(col, buf);
+	GetUserIdAndSecContext(&user, &sec_context);
+	SetUserIdAndSecContext(key->owner, sec_context | SECURITY_RESTRICTED_OPERATION);
+	result = key_receive_encoded(col, buf);
+	SetUserIdAndSecContext(user, sec_context);
 	return result;
 }
 
@@ -410,7 +449,7 @@ mmr_key_encode_values(MmrKey *key, const Datum *values, StringInfo out)
 }
 
 static Datum
-key_decode_column(MmrKeyColumn *col, MmrReader *r)
+key_decode_column(MmrKey *key, MmrKeyColumn *col, MmrReader *r)
 {
 	int64		i;
 	uint64		len;
@@ -445,7 +484,7 @@ key_decode_column(MmrKeyColumn *col, MmrReader *r)
 		/* receive functions may rely on a terminator */
 		initStringInfo(&buf);
 		appendBinaryStringInfo(&buf, data, (int) len);
-		value = key_receive(col, &buf);
+		value = key_receive(key, col, &buf);
 		if (buf.cursor != buf.len)
 			mmr_wire_corrupt("key has a wrong length");
 		pfree(buf.data);
@@ -459,7 +498,7 @@ mmr_key_decode(MmrKey *key, const char *data, int len, Datum *values)
 	MmrReader	r = {data, data + len};
 
 	for (int i = 0; i < key->ncolumns; i++)
-		values[i] = key_decode_column(&key->columns[i], &r);
+		values[i] = key_decode_column(key, &key->columns[i], &r);
 	if (!mmr_reader_done(&r))
 		mmr_wire_corrupt("key has too many columns");
 }
@@ -479,7 +518,7 @@ mmr_key_hash(MmrKey *key, const char *data, int len)
 	{
 		MmrKeyColumn *col = &key->columns[i];
 		const char *start = r.ptr;
-		Datum		value = key_decode_column(col, &r);
+		Datum		value = key_decode_column(key, col, &r);
 
 		if (col->image_equal)
 			h = hash_combine64(h, hash_bytes_extended((const unsigned char *) start,

@@ -28,8 +28,9 @@ typedef enum MmrCodec
 typedef struct MmrKeyColumn
 {
 	AttrNumber	attnum;
-	Oid			typid;
+	Oid			typid;			/* of a domain: the type that it is of */
 	int32		typmod;
+	bool		plain;			/* receive runs no code of a user's */
 	Oid			collation;
 	bool		byval;
 	int16		typlen;
@@ -47,6 +48,7 @@ typedef struct MmrKey
 {
 	Oid			relid;
 	Oid			indexid;
+	Oid			owner;			/* of the table */
 	bool		image_equal;	/* equal keys have equal bytes: all columns are so */
 	int			ncolumns;
 	ScanKeyData *scankeys;		/* index order; arguments to be filled in */

@@ -14,14 +14,14 @@
 #include <limits.h>
 
 #include "access/transam.h"
-#include "catalog/pg_type_d.h"
+#include "catalog/pg_type.h"
 #include "libpq/pqformat.h"
 #include "mb/pg_wchar.h"
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/uuid.h"
+#include "utils/syscache.h"
 
 #include "errors.h"
 #include "row.h"
@@ -45,6 +45,8 @@ typedef struct RowColumn
 	bool		is_text;		/* RAW: check the encoding */
 	Oid			typid;
 	int32		typmod;
+	int			limit;			/* RAW: longest in bytes that needs no look at typmod */
+	bool		padded;			/* RAW: shorter needs one, too */
 	FmgrInfo	func;			/* send or output; receive or input */
 	Oid			ioparam;
 } RowColumn;
@@ -88,18 +90,45 @@ row_codec(Oid typid)
 	}
 }
 
-/* Has the type the same number and binary format on every server? */
+/* Has the type a binary format, and is that, like its number, the same on every server? */
 static bool
 row_binary_portable(Oid typid)
 {
+	HeapTuple	tuple;
+	Form_pg_type type;
 	Oid			element;
+	bool		portable;
 
 	if (typid >= FirstGenbkiObjectId)
 		return false;
-	/* arrays and composites name their members' types by number */
-	element = get_element_type(typid);
-	return get_typtype(typid) != TYPTYPE_COMPOSITE &&
-		(!OidIsValid(element) || element < FirstGenbkiObjectId);
+	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(typid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", typid);
+	type = (Form_pg_type) GETSTRUCT(tuple);
+	portable = OidIsValid(type->typsend) && OidIsValid(type->typreceive) &&
+		type->typtype != TYPTYPE_COMPOSITE;
+	ReleaseSysCache(tuple);
+	switch (typid)
+	{
+			/* numbers of objects of this very database */
+		case REGPROCOID:
+		case REGPROCEDUREOID:
+		case REGOPEROID:
+		case REGOPERATOROID:
+		case REGCLASSOID:
+		case REGCOLLATIONOID:
+		case REGTYPEOID:
+		case REGROLEOID:
+		case REGNAMESPACEOID:
+		case REGCONFIGOID:
+		case REGDICTIONARYOID:
+			return false;
+		default:
+			break;
+	}
+	/* arrays name their elements' type by number */
+	element = portable ? get_element_type(typid) : InvalidOid;
+	return portable && (!OidIsValid(element) || row_binary_portable(element));
 }
 
 static MmrRowFormat *
@@ -345,7 +374,17 @@ row_bind_column(MmrRowFormat *f, MmrRowDescription *d, int i, Relation rel, Memo
 		return;
 	}
 	col->codec = row_codec(att->atttypid);
-	if (col->codec == ROW_BINARY)
+	/* timestamp(3): the sender's may be finer */
+	if (col->codec == ROW_INT8 && att->atttypmod >= 0)
+		col->codec = ROW_BINARY;
+	/* varchar(n), char(n): so many bytes are no more characters */
+	col->limit = INT_MAX;
+	if (col->codec == ROW_RAW && att->atttypmod >= VARHDRSZ)
+	{
+		col->limit = att->atttypmod - VARHDRSZ;
+		col->padded = att->atttypid == BPCHAROID;
+	}
+	if (col->codec == ROW_BINARY || col->limit < INT_MAX)
 	{
 		getTypeBinaryInputInfo(att->atttypid, &func, &col->ioparam);
 		fmgr_info_cxt(func, &col->func, cxt);
@@ -383,6 +422,22 @@ row_length(int len, int want)
 }
 
 static Datum
+row_receive(RowColumn *col, const char *data, int len)
+{
+	StringInfoData buf;
+	Datum		value;
+
+	/* receive functions may rely on a terminator */
+	initStringInfo(&buf);
+	appendBinaryStringInfo(&buf, data, len);
+	value = ReceiveFunctionCall(&col->func, &buf, col->ioparam, col->typmod);
+	if (buf.cursor != buf.len)
+		mmr_wire_corrupt("value has a wrong length");
+	pfree(buf.data);
+	return value;
+}
+
+static Datum
 row_decode_column(RowColumn *col, const char *data, int len)
 {
 	switch (col->codec)
@@ -417,8 +472,11 @@ row_decode_column(RowColumn *col, const char *data, int len)
 			}
 		case ROW_RAW:
 			{
-				struct varlena *v = palloc(len + VARHDRSZ);
+				struct varlena *v;
 
+				if (len > col->limit || (col->padded && len < col->limit))
+					return row_receive(col, data, len);
+				v = palloc(len + VARHDRSZ);
 				if (col->is_text)
 					pg_verify_mbstr(GetDatabaseEncoding(), data, len, false);
 				SET_VARSIZE(v, len + VARHDRSZ);
@@ -426,25 +484,14 @@ row_decode_column(RowColumn *col, const char *data, int len)
 				return PointerGetDatum(v);
 			}
 		case ROW_BINARY:
-			{
-				StringInfoData buf;
-				Datum		value;
-
-				/* receive functions may rely on a terminator */
-				initStringInfo(&buf);
-				appendBinaryStringInfo(&buf, data, len);
-				value = ReceiveFunctionCall(&col->func, &buf, col->ioparam, col->typmod);
-				if (buf.cursor != buf.len)
-					mmr_wire_corrupt("value has a wrong length");
-				pfree(buf.data);
-				return value;
-			}
+			return row_receive(col, data, len);
 		case ROW_TEXT:
 			{
-				char	   *s = pnstrdup(data, len);
+				char	   *s;
 				Datum		value;
 
-				pg_verify_mbstr(GetDatabaseEncoding(), s, len, false);
+				pg_verify_mbstr(GetDatabaseEncoding(), data, len, false);
+				s = pnstrdup(data, len);
 				value = InputFunctionCall(&col->func, s, col->ioparam, col->typmod);
 				pfree(s);
 				return value;

@@ -89,6 +89,9 @@ fix_settings(const char *application_name)
 			SetConfigOption(worker_settings[i][0], worker_settings[i][1],
 							PGC_SUSET, PGC_S_OVERRIDE);
 	}
+	/* rows and keys leave as they are here */
+	SetConfigOption("client_encoding", GetDatabaseEncodingName(),
+					PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("application_name", application_name,
 					PGC_USERSET, PGC_S_OVERRIDE);
 }
