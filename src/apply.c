@@ -39,6 +39,7 @@
 #include "seqcopy.h"
 #include "shared.h"
 #include "sweep.h"
+#include "target.h"
 #include "wire.h"
 
 PG_FUNCTION_INFO_V1(mmrepl_apply);
@@ -63,6 +64,7 @@ static struct
 	int32		source_node;
 	MmrSync    *sync;			/* valid until membership is refreshed */
 	MmrVersions *versions;
+	bool		versions_lost;	/* they hold what was rolled back */
 	ApplyBatch *batch;
 	bool		callback;
 	TimeoutId	recheck;		/* while a frame is applied */
@@ -78,9 +80,16 @@ apply_xact(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_ABORT:
-			/* versions recorded by this transaction never were */
-			mmr_versions_reset(session.versions);
+			/* versions recorded by this transaction never were; nothing is allocated here */
+			session.versions_lost = true;
 			session.batch = NULL;
+			break;
+		case XACT_EVENT_PRE_COMMIT:
+			/* B7 */
+			if (!session.batch->ended)
+				ereport(ERROR,
+						(errcode(ERRCODE_MMR_PROTOCOL),
+						 errmsg("cannot commit a part of a batch")));
 			break;
 		case XACT_EVENT_COMMIT:
 			db = mmr_shared_database();
@@ -119,9 +128,22 @@ apply_find_key(void *arg, Oid relid)
 	return key;
 }
 
+/* Versions of what was rolled back are forgotten. */
+static void
+apply_regain_versions(void)
+{
+	if (session.versions_lost)
+		mmr_versions_reset(session.versions);
+	session.versions_lost = false;
+}
+
 void
 mmr_apply_open(int32 sync_id, int32 source_node)
 {
+	if (session.batch != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_PROTOCOL),
+				 errmsg("handshake inside a batch")));
 	if (!session.callback)
 	{
 		session.recheck = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
@@ -137,6 +159,11 @@ mmr_apply_open(int32 sync_id, int32 source_node)
 MmrVersions *
 mmr_apply_versions(MmrSync *sync)
 {
+	if (session.sync_id != sync->id || session.batch != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_PROTOCOL),
+				 errmsg("no handshake for sync \"%s\"", sync->name)));
+	apply_regain_versions();
 	session.sync = sync;
 	PushActiveSnapshot(GetLatestSnapshot());
 	mmr_versions_feed(session.versions, GetActiveSnapshot(), mmr_position_active());
@@ -154,7 +181,8 @@ apply_sync(int32 sync_id, int32 source)
 		mmr_wire_corrupt("batch is not of the sync and source of the handshake");
 	/* tables may have come or gone: versions of others were not kept */
 	if (mmr_membership_refresh())
-		mmr_versions_reset(session.versions);
+		session.versions_lost = true;
+	apply_regain_versions();
 	sync = mmr_membership_sync(sync_id);
 	node = sync ? mmr_membership_sync_node(sync, source) : NULL;
 	if (sync == NULL || sync->my_role == MMR_ROLE_NONE || node == NULL ||
@@ -218,12 +246,13 @@ apply_begin(MmrReader *r)
 	b->merge.batch_cxt = AllocSetContextCreate(TopTransactionContext, "mmrepl batch",
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(b->merge.batch_cxt);
-	b->progress = mmr_progress_read(sync_id, source);
+	b->progress = mmr_progress_claim(sync_id, source);
 	MemoryContextSwitchTo(old);
 	if (b->kind == MMR_BATCH_CHANGES && !mmr_position_equal(from, b->progress->position))
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_POSITION),
 				 errmsg("batch does not start where the last one ended")));
+	mmr_target_defer_nothing();
 	session.batch = b;
 }
 
@@ -238,6 +267,7 @@ apply_table(ApplyBatch *b, MmrReader *r)
 		mmr_wire_corrupt("unknown table");
 	t = list_nth(b->tables, number - 1);
 	mmr_merge_open_table(t);
+	b->table = t;
 	return t;
 }
 
@@ -524,6 +554,12 @@ mmrepl_apply(PG_FUNCTION_ARGS)
 
 	if (session.sync_id == 0)
 		mmr_wire_corrupt("batch without a handshake");
+	/* its rollback would leave a batch half done */
+	if (GetCurrentTransactionNestLevel() > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_PROTOCOL),
+				 errmsg("cannot apply a batch inside a subtransaction")));
+
 	callback.callback = apply_context;
 	callback.arg = NULL;
 	callback.previous = error_context_stack;

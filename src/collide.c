@@ -113,20 +113,25 @@ settle_with(MmrMerge *m, Aside *a, MmrTarget *t, ItemPointer tid)
 								key.data, key.len, &state);
 	if (known)
 		local = state.version;
-	if (mmr_version_compare(&local, &a->item.change.version) > 0)
-	{
-		log_loss(m, a, t, MMR_KEEP_LOCAL, known, &local);
-		mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
-		record_loss(m, a->table, a->item.change.key, a->item.change.keylen,
-					&a->item.change.version);
-		return false;
-	}
-	if (mmr_target_delete(t) != MMR_WRITE_DONE)
-		return true;
-	log_loss(m, a, t, MMR_APPLY_REMOTE, known, &local);
-	record_loss(m, a->table, key.data, key.len, &local);
-	m->counts.deleted++;
-	return true;
+	if (mmr_version_compare(&local, &a->item.change.version) <= 0)
+		switch (mmr_target_delete(t))
+		{
+			case MMR_WRITE_DONE:
+				log_loss(m, a, t, MMR_APPLY_REMOTE, known, &local);
+				record_loss(m, a->table, key.data, key.len, &local);
+				m->counts.deleted++;
+				return true;
+			case MMR_WRITE_SKIPPED:
+				/* a trigger of the user's keeps it, here: that is nobody else's affair */
+				log_loss(m, a, t, MMR_KEEP_LOCAL, known, &local);
+				return false;
+			default:
+				return true;
+		}
+	log_loss(m, a, t, MMR_KEEP_LOCAL, known, &local);
+	mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
+	record_loss(m, a->table, a->item.change.key, a->item.change.keylen, &a->item.change.version);
+	return false;
 }
 
 /* Has the key a version here by now that is not older than the item's? */
@@ -190,29 +195,23 @@ static MmrWrite
 try_one(MmrMerge *m, Aside *a, MmrTarget *t)
 {
 	ItemPointerData tid;
-	MmrWrite	result = MMR_WRITE_RETRY;
+	MmrWrite	result;
 
 	/* a row with this very key: one that somebody who is not captured has just put there */
 	if (find_own(a, t))
 	{
-		if (mmr_target_delete(t) != MMR_WRITE_DONE)
-			return MMR_WRITE_RETRY;
+		result = mmr_target_delete(t);
+		if (result != MMR_WRITE_DONE)
+			return result;
 		CommandCounterIncrement();
 	}
 	mmr_merge_fill(a->table, t, &a->item, false);
 	t->estate->es_output_cid = GetCurrentCommandId(true);
-	if (ExecCheckIndexConstraints(t->rri, t->row, t->estate, &tid, t->arbiters))
-		result = mmr_target_insert(t);
-	else if (!settle_with(m, a, t, &tid))
-		result = MMR_WRITE_SKIPPED;
-	if (result == MMR_WRITE_COLLISION)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("a row from a peer collides with another in table \"%s\"",
-						RelationGetRelationName(t->rel)),
-				 errdetail("A unique constraint that is deferrable is violated."),
-				 errhint("Make the constraint not deferrable.")));
-	return result;
+	if (mmr_target_collides(t, &tid))
+		return settle_with(m, a, t, &tid) ? MMR_WRITE_RETRY : MMR_WRITE_SKIPPED;
+	result = mmr_target_insert(t);
+	/* somebody was quicker */
+	return result == MMR_WRITE_COLLISION ? MMR_WRITE_RETRY : result;
 }
 
 /* The row is in. Has its key got a newer version since the last look (inserted and deleted here)? */

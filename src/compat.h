@@ -62,6 +62,16 @@
 	} while (0)
 #endif
 
+/* Which columns an UPDATE through that result relation sets; 16 moved it, too */
+#if PG_VERSION_NUM < 160000
+#define mmr_set_updated_columns(rri, estate, columns) \
+	(exec_rt_fetch((rri)->ri_RangeTableIndex, estate)->updatedCols = (columns))
+#else
+#define mmr_set_updated_columns(rri, estate, columns) \
+	(getRTEPermissionInfo((estate)->es_rteperminfos, \
+						  exec_rt_fetch((rri)->ri_RangeTableIndex, estate))->updatedCols = (columns))
+#endif
+
 /* 16 added run_as_table_owner (1e10d49b65d) */
 #if PG_VERSION_NUM < 160000
 #define mmr_truncate_guts(rels, relids) \

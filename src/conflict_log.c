@@ -29,6 +29,9 @@ static const char *const INSERT_SQL =
 
 #define NARGS	12
 
+/* Longer rows are not kept: jsonb has limits, and a conflict must not fail for the sake of its history. */
+#define MAX_ROW_BYTES	(16 * 1024 * 1024)
+
 static SPIPlanPtr insert_plan = NULL;
 
 /* A row as jsonb, by the server's own function. */
@@ -40,10 +43,16 @@ row_to_jsonb(Datum composite)
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
 }
 
+/* A row, or how large it is if that is more than the history is to hold. */
 static Datum
 slot_to_jsonb(TupleTableSlot *slot)
 {
-	return row_to_jsonb(ExecFetchSlotHeapTupleDatum(slot));
+	Datum		row = ExecFetchSlotHeapTupleDatum(slot);
+	Size		size = HeapTupleHeaderGetDatumLength(DatumGetHeapTupleHeader(row));
+
+	if (size > MAX_ROW_BYTES)
+		return DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("{\"mmrepl.bytes\": %zu}", size)));
+	return row_to_jsonb(row);
 }
 
 Datum

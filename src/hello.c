@@ -92,6 +92,14 @@ set_durability(MmrSync *sync)
 					PGC_USERSET, PGC_S_SESSION);
 }
 
+/* Frames hold rows, which are nothing for the server's log; nor would they fit. */
+static void
+keep_rows_out_of_log(void)
+{
+	SetConfigOption("log_parameter_max_length", "0", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("log_parameter_max_length_on_error", "0", PGC_USERSET, PGC_S_SESSION);
+}
+
 /*
  * mmrepl._hello(protocol int, sync_id int, node_id int, system_identifier
  * int8, database_oid oid, encoding text)
@@ -124,9 +132,9 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	mmr_membership_refresh();
 	sync = hello_check(sync_id, node_id, PG_GETARG_INT64(3), PG_GETARG_OID(4));
 	set_durability(sync);
+	keep_rows_out_of_log();
 	end_other_sessions(sync_id, node_id);
-	if (mmr_shared_my_worker == NULL)
-		(void) mmr_shared_register_apply(sync_id, node_id);
+	(void) mmr_shared_register_apply(sync_id, node_id);
 	mmr_apply_open(sync_id, node_id);
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)

@@ -193,6 +193,8 @@ segment_scan(MmrLogReader *reader, int segment, Relation rel, Snapshot snapshot,
 			ReleaseBuffer(buffer);
 			continue;
 		}
+		/* until its runs have all been taken in */
+		state->decided = false;
 		n = page_read(reader, rel, buffer, snapshot, pos, state, &page_undecided);
 		ReleaseBuffer(buffer);
 		page_give(reader, rel, segment, n, callback, arg);

@@ -25,6 +25,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -89,8 +90,9 @@ merge_write(MmrMerge *m, MmrTarget *t, MmrMergeItem *item, const Datum *key, boo
 	}
 	else if (found)
 	{
+		/* an older write may be under way on it, which must not come out on top */
 		if (mmr_target_same(t))
-			return MMR_WRITE_DONE;
+			return mmr_target_keep(t);
 		result = mmr_target_update(t);
 		m->counts.updated += result == MMR_WRITE_DONE;
 	}
@@ -209,26 +211,19 @@ merge_recheck(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem **in
 	PopActiveSnapshot();
 }
 
-void
-mmr_merge_items(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *items, int nitems)
+/* Items, no key twice. */
+static void
+merge_keys(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *items, int nitems)
 {
-	MmrTarget  *t;
 	MmrMergeItem **left = palloc(sizeof(MmrMergeItem *) * nitems);
 	MmrMergeItem **inserted = palloc(sizeof(MmrMergeItem *) * nitems);
-	MemoryContext cxt;
 	int			nleft = nitems;
 	int			ninserted = 0;
 	uint64		fed = 0;
 	bool		first = true;
 
 	for (int i = 0; i < nitems; i++)
-	{
-		mmr_merge_see(m, items[i].change.version.ts);
-		items[i].hash = mmr_key_hash(table->key, items[i].change.key, items[i].change.keylen);
 		left[i] = &items[i];
-	}
-	cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl merge", ALLOCSET_DEFAULT_SIZES);
-	t = mmr_target_open(table->rel, table->key, cxt);
 	while (nleft > 0)
 	{
 		nleft = merge_pass(m, table, t, left, nleft, inserted, &ninserted);
@@ -238,8 +233,60 @@ mmr_merge_items(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *items, int nite
 	}
 	if (ninserted > 0)
 		merge_recheck(m, table, t, inserted, ninserted, fed);
-	mmr_target_close(t);
-	MemoryContextDelete(cxt);
 	pfree(left);
 	pfree(inserted);
+}
+
+/*
+ * How many of the items, from the first, have each a key of its own: a pass
+ * does not see what it has written.  (Sender's chunks meet inside a frame.)
+ */
+static int
+merge_distinct(MmrMergeTable *table, MmrMergeItem *items, int nitems, int16 *slots, int nslots)
+{
+	memset(slots, 0xff, sizeof(int16) * nslots);
+	for (int i = 0; i < nitems; i++)
+	{
+		int			slot = items[i].hash & (nslots - 1);
+
+		for (; slots[slot] >= 0; slot = (slot + 1) & (nslots - 1))
+		{
+			MmrMergeItem *other = &items[slots[slot]];
+
+			if (other->hash == items[i].hash &&
+				mmr_key_equal(table->key, other->change.key, other->change.keylen,
+							  items[i].change.key, items[i].change.keylen))
+				return i;
+		}
+		slots[slot] = i;
+	}
+	return nitems;
+}
+
+void
+mmr_merge_items(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *items, int nitems)
+{
+	MmrTarget  *t;
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl merge",
+											  ALLOCSET_DEFAULT_SIZES);
+	int			nslots = pg_nextpower2_32(2 * nitems);
+	int16	   *slots = MemoryContextAlloc(cxt, sizeof(int16) * nslots);
+
+	Assert(nitems <= PG_INT16_MAX);
+	for (int i = 0; i < nitems; i++)
+	{
+		mmr_merge_see(m, items[i].change.version.ts);
+		items[i].hash = mmr_key_hash(table->key, items[i].change.key, items[i].change.keylen);
+	}
+	t = mmr_target_open(table->rel, table->key, cxt);
+	while (nitems > 0)
+	{
+		int			n = merge_distinct(table, items, nitems, slots, nslots);
+
+		merge_keys(m, table, t, items, n);
+		items += n;
+		nitems -= n;
+	}
+	mmr_target_close(t);
+	MemoryContextDelete(cxt);
 }

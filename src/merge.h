@@ -12,7 +12,7 @@
 #include "mergestate.h"
 
 /*
- * Items of one table, no key twice, in one go.  ERROR (ERRCODE_MMR_CLOCK_SKEW) if
+ * Items of one table in one go.  ERROR (ERRCODE_MMR_CLOCK_SKEW) if
  * one is too far ahead (K3).  Bytes of the items must stay to the end of the
  * call; those put aside are copied.
  */

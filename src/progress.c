@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -121,6 +122,18 @@ mmr_progress_read(int32 sync_id, int32 source_node)
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
+	return p;
+}
+
+MmrProgress *
+mmr_progress_claim(int32 sync_id, int32 source_node)
+{
+	MmrProgress *p;
+
+	LockDatabaseObject(mmr_catalog_table("progress"), sync_id, (uint16) source_node, ExclusiveLock);
+	PushActiveSnapshot(GetLatestSnapshot());
+	p = mmr_progress_read(sync_id, source_node);
+	PopActiveSnapshot();
 	return p;
 }
 

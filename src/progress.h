@@ -35,6 +35,13 @@ typedef struct MmrProgress
 /* What is stored of that sync and source; a fresh one with an invalid tid if nothing is. palloc'd. */
 extern MmrProgress *mmr_progress_read(int32 sync_id, int32 source_node);
 
+/*
+ * The same, the latest, for who is going to store it: to the end of the
+ * transaction nobody else claims it.  Waits for a session that is still about
+ * to commit though its pusher has given it up.
+ */
+extern MmrProgress *mmr_progress_claim(int32 sync_id, int32 source_node);
+
 /* All rows of a sync (MmrProgress), or of all syncs if sync_id is 0. */
 extern List *mmr_progress_list(int32 sync_id);
 

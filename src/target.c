@@ -28,6 +28,7 @@
 #include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
 #include "rewrite/rewriteHandler.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
@@ -44,6 +45,45 @@ typedef struct MmrDefault
 	ExprState  *expr;
 } MmrDefault;
 
+void
+mmr_target_defer_nothing(void)
+{
+	ConstraintsSetStmt stmt = {T_ConstraintsSetStmt};
+
+	AfterTriggerSetState(&stmt);
+}
+
+/* From here user code is the table owner's (A9). */
+static void
+target_become_owner(MmrTarget *t)
+{
+	GetUserIdAndSecContext(&t->saved_user, &t->saved_sec_context);
+	SetUserIdAndSecContext(t->rel->rd_rel->relowner,
+						   t->saved_sec_context | SECURITY_RESTRICTED_OPERATION);
+}
+
+/*
+ * A row that comes sets all columns but those of its key: triggers ON UPDATE OF
+ * some of them fire.
+ */
+static void
+target_mark_updated(MmrTarget *t)
+{
+	TriggerDesc *triggers = t->rri->ri_TrigDesc;
+	Bitmapset  *columns = NULL;
+	bool		wanted = false;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		wanted |= triggers->triggers[i].tgnattr > 0;
+	if (!wanted)
+		return;
+	for (int i = 1; i <= RelationGetNumberOfAttributes(t->rel); i++)
+		columns = bms_add_member(columns, i - FirstLowInvalidHeapAttributeNumber);
+	for (int i = 0; i < t->key->ncolumns; i++)
+		columns = bms_del_member(columns, t->key->columns[i].attnum - FirstLowInvalidHeapAttributeNumber);
+	mmr_set_updated_columns(t->rri, t->estate, columns);
+}
+
 MmrTarget *
 mmr_target_open(Relation rel, MmrKey *key, MemoryContext cxt)
 {
@@ -56,15 +96,24 @@ mmr_target_open(Relation rel, MmrKey *key, MemoryContext cxt)
 	t->estate = CreateExecutorState();
 	mmr_init_range_table(t->estate, rel, RowExclusiveLock);
 	t->rri = makeNode(ResultRelInfo);
+	/* constant parts of expressions of indexes are evaluated already here */
+	target_become_owner(t);
 	InitResultRelInfo(t->rri, rel, 1, NULL, 0);
 	ExecOpenIndices(t->rri, true);
+	SetUserIdAndSecContext(t->saved_user, t->saved_sec_context);
+	/* AFTER triggers find it there, and do not open the table once more */
+	t->estate->es_opened_result_relations = list_make1(t->rri);
+	target_mark_updated(t);
 	for (int i = 0; i < t->rri->ri_NumIndices; i++)
 	{
 		Form_pg_index form = t->rri->ri_IndexRelationDescs[i]->rd_index;
 
 		if (form->indexrelid == key->indexid)
 			t->index = t->rri->ri_IndexRelationDescs[i];
-		if ((form->indisunique || form->indisexclusion) && form->indimmediate)
+		if (!form->indisunique && !form->indisexclusion)
+			continue;
+		t->uniques = lappend_oid(t->uniques, form->indexrelid);
+		if (form->indimmediate)
 			t->arbiters = lappend_oid(t->arbiters, form->indexrelid);
 	}
 	if (t->index == NULL)
@@ -78,9 +127,7 @@ mmr_target_open(Relation rel, MmrKey *key, MemoryContext cxt)
 void
 mmr_target_begin(MmrTarget *t, Snapshot snapshot)
 {
-	GetUserIdAndSecContext(&t->saved_user, &t->saved_sec_context);
-	SetUserIdAndSecContext(t->rel->rd_rel->relowner,
-						   t->saved_sec_context | SECURITY_RESTRICTED_OPERATION);
+	target_become_owner(t);
 	t->estate->es_output_cid = GetCurrentCommandId(true);
 	t->estate->es_snapshot = snapshot;
 	AfterTriggerBeginQuery();
@@ -245,6 +292,40 @@ mmr_target_same(MmrTarget *t)
 	return true;
 }
 
+/* False if the found row has changed, or was changed by him who was waited for. */
+static bool
+target_lock(MmrTarget *t, LockTupleMode mode)
+{
+	ItemPointerData tid = t->found->tts_tid;
+	TM_FailureData failure;
+
+	return table_tuple_lock(t->rel, &tid, t->estate->es_snapshot, t->found,
+							t->estate->es_output_cid, mode, LockWaitBlock, 0,
+							&failure) == TM_Ok;
+}
+
+MmrWrite
+mmr_target_keep(MmrTarget *t)
+{
+	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) t->found;
+
+	/*
+	 * A row that nobody has touched by now needs no lock: who comes later
+	 * takes a newer version.
+	 */
+	if (TTS_IS_BUFFERTUPLE(t->found) && BufferIsValid(slot->buffer))
+	{
+		bool		untouched;
+
+		LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
+		untouched = (slot->base.tuple->t_data->t_infomask & HEAP_XMAX_INVALID) != 0;
+		LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
+		if (untouched)
+			return MMR_WRITE_DONE;
+	}
+	return target_lock(t, LockTupleNoKeyExclusive) ? MMR_WRITE_DONE : MMR_WRITE_RETRY;
+}
+
 /* Generated columns and constraints of the row about to be written. */
 static void
 target_check_row(MmrTarget *t, CmdType operation)
@@ -292,6 +373,41 @@ target_index(MmrTarget *t, bool update, List **recheck)
 	return list_member_oid(*recheck, t->key->indexid) ? MMR_WRITE_RETRY : MMR_WRITE_COLLISION;
 }
 
+bool
+mmr_target_collides(MmrTarget *t, ItemPointer tid)
+{
+	List	   *deferrable = NIL;
+	ListCell   *lc;
+	bool		collides;
+
+	for (int i = 0; i < t->rri->ri_NumIndices; i++)
+	{
+		Relation	index = t->rri->ri_IndexRelationDescs[i];
+
+		if (list_member_oid(t->uniques, RelationGetRelid(index)) && !index->rd_index->indimmediate)
+			deferrable = lappend(deferrable, index);
+	}
+
+	/*
+	 * The server looks at those constraints only that are checked at once.
+	 * For replicas none is checked later, so here all are like them.
+	 */
+	PG_TRY();
+	{
+		foreach(lc, deferrable)
+			((Relation) lfirst(lc))->rd_index->indimmediate = true;
+		collides = !ExecCheckIndexConstraints(t->rri, t->row, t->estate, tid, t->uniques);
+	}
+	PG_FINALLY();
+	{
+		foreach(lc, deferrable)
+			((Relation) lfirst(lc))->rd_index->indimmediate = false;
+	}
+	PG_END_TRY();
+	list_free(deferrable);
+	return collides;
+}
+
 MmrWrite
 mmr_target_insert(MmrTarget *t)
 {
@@ -310,19 +426,15 @@ mmr_target_insert(MmrTarget *t)
 	return result;
 }
 
-/*
- * Locks the found row before BEFORE triggers see it; false if it has changed.
- * (They would follow a chain of updates, which is not for us to write on.)
- */
-static bool
-target_lock(MmrTarget *t)
+/* Keys come once in a pass: this was a trigger of the user's. */
+static void
+target_raise_modified(MmrTarget *t)
 {
-	ItemPointerData tid = t->found->tts_tid;
-	TM_FailureData failure;
-
-	return table_tuple_lock(t->rel, &tid, t->estate->es_snapshot, t->found,
-							t->estate->es_output_cid, LockTupleExclusive, LockWaitBlock, 0,
-							&failure) == TM_Ok;
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("a trigger of table \"%s\" has changed the row that it was fired for",
+					RelationGetRelationName(t->rel)),
+			 errhint("Consider using an AFTER trigger instead of a BEFORE trigger.")));
 }
 
 MmrWrite
@@ -341,7 +453,8 @@ mmr_target_update(MmrTarget *t)
 		EPQState	epq;
 		bool		go_on;
 
-		if (!target_lock(t))
+		/* they would follow a chain of updates, which is not for us to write on */
+		if (!target_lock(t, LockTupleNoKeyExclusive))
 			return MMR_WRITE_RETRY;
 		EvalPlanQualInit(&epq, t->estate, NULL, NIL, -1);
 		go_on = ExecBRUpdateTriggers(t->estate, &epq, t->rri, &tid, NULL, t->row, &failure);
@@ -360,7 +473,7 @@ mmr_target_update(MmrTarget *t)
 		case TM_Deleted:
 			return MMR_WRITE_RETRY;
 		default:
-			elog(ERROR, "could not update a row of table \"%s\"", RelationGetRelationName(t->rel));
+			target_raise_modified(t);
 	}
 	recheck = NIL;
 	result = update_indexes ? target_index(t, true, &recheck) : MMR_WRITE_DONE;
@@ -382,7 +495,8 @@ mmr_target_delete(MmrTarget *t)
 		EPQState	epq;
 		bool		go_on;
 
-		if (!target_lock(t))
+		/* they would follow a chain of updates, which is not for us to write on */
+		if (!target_lock(t, LockTupleExclusive))
 			return MMR_WRITE_RETRY;
 		EvalPlanQualInit(&epq, t->estate, NULL, NIL, -1);
 		go_on = ExecBRDeleteTriggers(t->estate, &epq, t->rri, &tid, NULL, NULL);
@@ -399,7 +513,7 @@ mmr_target_delete(MmrTarget *t)
 		case TM_Deleted:
 			return MMR_WRITE_RETRY;
 		default:
-			elog(ERROR, "could not delete a row of table \"%s\"", RelationGetRelationName(t->rel));
+			target_raise_modified(t);
 	}
 	ExecARDeleteTriggers(t->estate, t->rri, &tid, NULL, NULL, false);
 	return MMR_WRITE_DONE;

@@ -35,6 +35,7 @@ typedef struct MmrTarget
 	TupleTableSlot *found;		/* the local row, if the last find found one */
 	TupleTableSlot *row;		/* virtual: the row to be written */
 	List	   *arbiters;		/* unique and exclusion indexes that are checked at once */
+	List	   *uniques;		/* all unique and exclusion indexes */
 	MemoryContext cxt;			/* per row: reset by the caller */
 	struct MmrDefault *defaults;
 	int			ndefaults;
@@ -42,6 +43,12 @@ typedef struct MmrTarget
 	Oid			saved_user;
 	int			saved_sec_context;
 } MmrTarget;
+
+/*
+ * For this transaction: triggers that are enabled for replicas and deferrable
+ * fire at once.  At commit they would run as who is connected.
+ */
+extern void mmr_target_defer_nothing(void);
 
 /* Opens and locks (ROW EXCLUSIVE, kept to the end of the transaction) a table and its key. */
 extern MmrTarget *mmr_target_open(Relation rel, MmrKey *key, MemoryContext cxt);
@@ -70,6 +77,18 @@ extern void mmr_target_complete(MmrTarget *t, bool (*sent) (void *arg, AttrNumbe
 
 /* Is t->row the same, byte by byte, as t->found? */
 extern bool mmr_target_same(MmrTarget *t);
+
+/*
+ * Leaves t->found as it is: DONE if nobody has changed it since it was found,
+ * or is changing it; else RETRY, after waiting for him.
+ */
+extern MmrWrite mmr_target_keep(MmrTarget *t);
+
+/*
+ * Does a row hold a unique value of t->row?  Its address then.  Waits for whoever
+ * is writing such a row.
+ */
+extern bool mmr_target_collides(MmrTarget *t, ItemPointer tid);
 
 /* Writes t->row, over t->found (update), or as a new row. */
 extern MmrWrite mmr_target_insert(MmrTarget *t);
