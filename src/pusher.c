@@ -18,11 +18,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -31,6 +29,7 @@
 #include "copy.h"
 #include "errors.h"
 #include "guc.h"
+#include "handshake.h"
 #include "link.h"
 #include "membership.h"
 #include "node.h"
@@ -65,6 +64,8 @@ typedef struct Pusher
 	TimestampTz saved_at;
 	bool		unsaved;
 	long		pause_ms;		/* after the next transient failure */
+	bool		looked;			/* at the members */
+	char		missing[MMR_MSGLEN];	/* what is wrong with one of them */
 	bool		failed;			/* the session ended with an error */
 	char		last_message[MMR_MSGLEN];
 } Pusher;
@@ -73,20 +74,41 @@ static Pusher pusher;
 
 PGDLLEXPORT void mmrepl_pusher_main(Datum main_arg) pg_attribute_noreturn();
 
+/* Is a member gone, or renamed?  The others go on, but nobody shall believe that all is well. */
+static void
+pusher_look_at_members(Pusher *p, MmrSync *sync)
+{
+	ListCell   *lc;
+
+	p->looked = true;
+	p->missing[0] = '\0';
+	foreach(lc, sync->tables)
+	{
+		MmrMember  *m = lfirst(lc);
+
+		if (!OidIsValid(m->relid) || !OidIsValid(m->key_index))
+			snprintf(p->missing, sizeof(p->missing), "table \"%s.%s\" of the sync %s here", m->nspname,
+					 m->relname, OidIsValid(m->relid) ? "has no usable key" : "does not exist");
+	}
+}
+
 /* The sync of this session, in a transaction; leaves for good if there is none for us. */
 static MmrSync *
 pusher_sync(Pusher *p)
 {
 	MmrSync    *sync;
 	MmrSyncNode *node;
+	bool		refreshed;
 
 	if (!mmr_worker_hold_extension())
 		mmr_worker_leave();
-	mmr_membership_refresh();
+	refreshed = mmr_membership_refresh();
 	sync = mmr_membership_sync(p->sync_id);
 	node = sync ? mmr_membership_sync_node(sync, p->peer) : NULL;
 	if (node == NULL || sync->my_role != MMR_ROLE_SOURCE || mmr_membership_stopped())
 		mmr_worker_leave();
+	if (refreshed || !p->looked)
+		pusher_look_at_members(p, sync);
 	return sync;
 }
 
@@ -150,23 +172,6 @@ pusher_copy_report(void *arg, const char *nspname, const char *relname, int tabl
 	SpinLockRelease(&me->mutex);
 }
 
-/* Tables that an initial copy into empty ones leaves alone. */
-static List *
-pusher_filled(Pusher *p)
-{
-	char		id[12];
-	const char *values[1] = {id};
-	PGresult   *res;
-	List	   *result = NIL;
-
-	snprintf(id, sizeof(id), "%d", p->sync_id);
-	res = mmr_link_exec(p->link, "SELECT unnest(mmrepl._copy_filled($1::int4))", 1, values);
-	for (int i = 0; i < PQntuples(res); i++)
-		result = lappend(result, pstrdup(PQgetvalue(res, i, 0)));
-	PQclear(res);
-	return result;
-}
-
 /* The initial copy, if this node is the one that gives it. */
 static void
 pusher_copy(Pusher *p)
@@ -187,7 +192,7 @@ pusher_copy(Pusher *p)
 		me->copy.started = GetCurrentTimestamp();
 		SpinLockRelease(&me->mutex);
 		if (sync->onetimecopy == 2)
-			skip = pusher_filled(p);
+			skip = mmr_handshake_filled(p->link, p->sync_id);
 		mmr_copy_run(sync, mmr_membership_my_id(), sync->onetimecopy == 1, skip, pusher_frame,
 					 pusher_copy_report, p);
 		mmr_transport_finish(&p->transport);
@@ -204,38 +209,10 @@ pusher_copy(Pusher *p)
 static bool
 pusher_hello(Pusher *p)
 {
-	int64		sysid;
-	Oid			dboid;
-	int32		timeline;
-	char	   *values[6];
-	PGresult   *res;
-	bool		copied;
+	MmrPosition *position;
+	bool		copied = mmr_handshake_hello(p->link, p->sync_id, p->peer, &position);
 
-	mmr_node_identity(&sysid, &dboid, &timeline);
-	values[0] = psprintf("%d", MMR_PROTOCOL_VERSION);
-	values[1] = psprintf("%d", p->sync_id);
-	values[2] = psprintf("%d", mmr_membership_my_id());
-	values[3] = psprintf(INT64_FORMAT, sysid);
-	values[4] = psprintf("%u", dboid);
-	values[5] = pstrdup(GetDatabaseEncodingName());
-	res = mmr_link_exec(p->link,
-						"SELECT h.receiver, h.position, h.copied FROM mmrepl._hello($1::int4, $2::int4,"
-						" $3::int4, $4::int8, $5::oid, $6) h", 6, (const char *const *) values);
-	if (PQntuples(res) != 1 || PQgetisnull(res, 0, 0) || atoi(PQgetvalue(res, 0, 0)) != p->peer)
-	{
-		PQclear(res);
-		ereport(ERROR,
-				(errcode(ERRCODE_MMR_IDENTITY),
-				 errmsg("another node answers at %s", mmr_link_name(p->link)),
-				 errhint("Correct the db's conninfo with mmrepl.update_db.")));
-	}
-	if (PQgetisnull(res, 0, 1))
-		pusher_stands_at(p, NULL);
-	else
-		pusher_stands_at(p, mmr_position_from_datum(
-							 OidInputFunctionCall(F_PG_SNAPSHOT_IN, PQgetvalue(res, 0, 1), InvalidOid, -1)));
-	copied = PQgetvalue(res, 0, 2)[0] == 't';
-	PQclear(res);
+	pusher_stands_at(p, position);
 	p->heard = true;
 	return copied;
 }
@@ -300,8 +277,13 @@ pusher_served(Pusher *p)
 
 	p->pause_ms = RETRY_FIRST_MS;
 	p->last_message[0] = '\0';
-	mmr_worker_good();
-	mmr_worker_state(MMR_STATE_IDLE);
+	if (p->missing[0] != '\0')
+		mmr_worker_failed(ERRCODE_MMR_SCHEMA, p->missing, MMR_STATE_BAD);
+	else
+	{
+		mmr_worker_good();
+		mmr_worker_state(MMR_STATE_IDLE);
+	}
 	SpinLockAcquire(&me->mutex);
 	me->pending = 0;
 	me->pending_since = 0;
@@ -486,16 +468,20 @@ is_transient(int sqlstate)
 static void
 pusher_failed(Pusher *p, ErrorData *edata)
 {
+	bool		has_values;
 	bool		repeated = strncmp(p->last_message, edata->message, MMR_MSGLEN - 1) == 0;
 	MmrWorkerState state = is_transient(edata->sqlerrcode) ||
 		edata->sqlerrcode == ERRCODE_MMR_CLOCK_SKEW || edata->sqlerrcode == ERRCODE_MMR_STOPPED ?
 		MMR_STATE_WAITING : MMR_STATE_BAD;
 
+	/* what the peer says of a constraint or a value shows the row: that is for its own log to decide */
+	has_values = ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
+		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION;
 	if (!repeated)
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
 				 errmsg("pushing failed: %s", edata->message),
-				 edata->detail ? errdetail("%s", edata->detail) : 0,
+				 edata->detail && !has_values ? errdetail("%s", edata->detail) : 0,
 				 edata->hint ? errhint("%s", edata->hint) : 0));
 	p->failed = true;
 	strlcpy(p->last_message, edata->message, MMR_MSGLEN);

@@ -1,0 +1,88 @@
+/*-------------------------------------------------------------------------
+ * handshake.c
+ *	  The sender's side of the handshake.
+ *
+ * Floor 4.  Runs in pushers.
+ *
+ * Invariant: a position from the future of this database is never taken: it
+ * covers transactions that are yet to come, and would hide them for ever.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "mb/pg_wchar.h"
+#include "fmgr.h"
+#include "utils/fmgroids.h"
+
+#include "errors.h"
+#include "handshake.h"
+#include "membership.h"
+#include "node.h"
+
+#define HELLO_SQL \
+	"SELECT h.receiver, h.position, h.copied FROM mmrepl._hello($1::int4, $2::int4, $3::int4, $4::int8," \
+	" $5::oid, $6) h"
+
+static MmrPosition *
+read_position(PGresult *res)
+{
+	if (PQgetisnull(res, 0, 1))
+		return NULL;
+	return mmr_position_from_datum(OidInputFunctionCall(F_PG_SNAPSHOT_IN, PQgetvalue(res, 0, 1),
+														InvalidOid, -1));
+}
+
+bool
+mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrPosition **position)
+{
+	int64		sysid;
+	Oid			dboid;
+	int32		timeline;
+	char	   *values[6];
+	PGresult   *res;
+	bool		copied;
+
+	mmr_node_identity(&sysid, &dboid, &timeline);
+	values[0] = psprintf("%d", MMR_PROTOCOL_VERSION);
+	values[1] = psprintf("%d", sync_id);
+	values[2] = psprintf("%d", mmr_membership_my_id());
+	values[3] = psprintf(INT64_FORMAT, sysid);
+	values[4] = psprintf("%u", dboid);
+	values[5] = pstrdup(GetDatabaseEncodingName());
+	res = mmr_link_exec(link, HELLO_SQL, 6, (const char *const *) values);
+	if (PQntuples(res) != 1 || PQgetisnull(res, 0, 0) || atoi(PQgetvalue(res, 0, 0)) != peer)
+	{
+		PQclear(res);
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_IDENTITY),
+				 errmsg("another node answers at %s", mmr_link_name(link)),
+				 errhint("Correct the db's conninfo with mmrepl.update_db.")));
+	}
+	*position = read_position(res);
+	copied = PQgetvalue(res, 0, 2)[0] == 't';
+	PQclear(res);
+
+	/* what a peer has of us is on our disk (B3), unless this is not the disk it came from (M3) */
+	if (*position != NULL && (*position)->xmax > U64FromFullTransactionId(ReadNextFullTransactionId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_IDENTITY),
+				 errmsg("%s has applied changes of this database that are not here", mmr_link_name(link)),
+				 errdetail("This database has been put back to an earlier state: by a backup, a snapshot, or a standby that was behind."),
+				 errhint("Drop the extension mmrepl here, take this db out with mmrepl.remove_db on another one, and add it again with onetimecopy => 1.")));
+	return copied;
+}
+
+List *
+mmr_handshake_filled(MmrLink *link, int32 sync_id)
+{
+	char	   *id = psprintf("%d", sync_id);
+	const char *values[1] = {id};
+	PGresult   *res = mmr_link_exec(link, "SELECT unnest(mmrepl._copy_filled($1::int4))", 1, values);
+	List	   *result = NIL;
+
+	for (int i = 0; i < PQntuples(res); i++)
+		result = lappend(result, pstrdup(PQgetvalue(res, i, 0)));
+	PQclear(res);
+	return result;
+}
