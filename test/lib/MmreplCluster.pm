@@ -10,7 +10,7 @@ use Test::More;
 use MmreplLink;
 
 our @EXPORT = qw(new_node join_nodes conninfo sql sql_error sql_all poll poll_is session wait_synced same_rows rows_differ
-  log_clean worker_pid kill_worker kill_postmaster start_again start_with_clock set_clock
+  log_clean log_like worker_pid kill_worker kill_postmaster start_again start_with_clock set_clock
   conflicts finish);
 
 # A server that does not start fails its test, not all tests.
@@ -211,6 +211,13 @@ sub log_clean
 	return !@bad;
 }
 
+# Polls until the node's log matches, from that byte of it on; returns whether it did.
+sub log_like
+{
+	my ($node, $pattern, $from) = @_;
+	return eval { $node->wait_for_log($pattern, $from // 0); 1 };
+}
+
 # Process of a pusher on the node, or of the backend that a peer's pusher opened there.
 sub worker_pid
 {
@@ -227,7 +234,7 @@ sub kill_worker
 	my $pid = worker_pid($node, $kind);
 	my $from = -s $node->logfile;
 	my $killed = $pid && kill(9, $pid)
-	  && eval { $node->wait_for_log(qr/database system is ready to accept connections/, $from); 1 };
+	  && log_like($node, qr/database system is ready to accept connections/, $from);
 	return ok($killed, "$kind on " . $node->name . ' killed');
 }
 
