@@ -54,6 +54,7 @@ typedef struct ApplyBatch
 	MmrProgress *progress;
 	List	   *tables;			/* MmrMergeTable */
 	MmrMergeTable *table;		/* looked at last, for messages */
+	bool		changes;		/* told of changes, whatever came of them */
 	bool		ended;
 } ApplyBatch;
 
@@ -95,10 +96,9 @@ apply_xact(XactEvent event, void *arg)
 			db = mmr_shared_database();
 			if (db != NULL && session.batch->ended)
 			{
-				MmrMergeCounts *c = &session.batch->merge.counts;
-
 				pg_atomic_fetch_add_u64(&db->contexts, 1);
-				if (c->inserted + c->updated + c->deleted + c->truncated + c->conflicts > 0)
+				/* also when nothing had to be done: the sender waits to hear that we know */
+				if (session.batch->changes)
 					pg_atomic_fetch_add_u64(&db->applied, 1);
 			}
 			session.batch = NULL;
@@ -376,6 +376,7 @@ apply_items(ApplyBatch *b, MmrReader *r, int64 *ts)
 			break;
 		*r = next;
 	}
+	b->changes = true;
 	mmr_merge_items(&b->merge, t, items, n);
 	pfree(items);
 }
@@ -392,6 +393,7 @@ apply_truncate(ApplyBatch *b, MmrReader *r)
 	change.version.node = (int32) mmr_get_bounded(r, PG_INT32_MAX, "node is out of range");
 	change.dot.node = (int32) mmr_get_bounded(r, PG_INT32_MAX, "node is out of range");
 	change.dot.xid = mmr_get_varint(r);
+	b->changes = true;
 	mmr_sweep_truncate(&b->merge, t, &change);
 }
 

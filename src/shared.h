@@ -28,7 +28,7 @@ typedef struct MmrDatabase
 	pg_atomic_uint32 segment_used[MMR_SEGMENTS];	/* 0 only if the segment is certainly empty */
 	pg_atomic_uint64 commits;	/* commits that captured something */
 	pg_atomic_uint64 changes;	/* changes those captured */
-	pg_atomic_uint64 applied;	/* batches with changes applied here */
+	pg_atomic_uint64 applied;	/* batches applied here that told of changes: our context is worth sending */
 	pg_atomic_uint64 contexts;	/* batches of any kind applied here: what purge depends on */
 	pg_atomic_uint64 config_generation; /* bumped after each committed change of configuration */
 	pg_atomic_uint64 wakes;		/* reasons for a janitor to look: bumped by mmr_wake_at_commit */
