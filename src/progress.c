@@ -245,22 +245,32 @@ clock_row(SysScanDesc scan, TupleDesc desc, int64 *ts)
 	return tuple;
 }
 
-void
+bool
 mmr_progress_note_ts(int64 ts)
 {
-	Relation	rel = table_open(mmr_catalog_table("clock"), RowExclusiveLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
+	Oid			relid = mmr_catalog_table("clock");
+	Relation	rel;
+	SysScanDesc scan;
 	int64		before = 0;
-	HeapTuple	tuple = clock_row(scan, RelationGetDescr(rel), &before);
+	HeapTuple	tuple;
 	Datum		v[NCLOCK] = {BoolGetDatum(true), Int64GetDatum(ts)};
 	bool		n[NCLOCK] = {false, false};
 
+	/* a change of the configuration writes here too: who comes second would find the row changed */
+	if (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
+		return false;
+	rel = table_open(relid, NoLock);
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
+	tuple = clock_row(scan, RelationGetDescr(rel), &before);
 	if (!HeapTupleIsValid(tuple))
 		CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), v, n));
 	else if (before < ts)
 		CatalogTupleUpdate(rel, &tuple->t_self, heap_form_tuple(RelationGetDescr(rel), v, n));
 	systable_endscan(scan);
+	PopActiveSnapshot();
 	table_close(rel, NoLock);
+	return true;
 }
 
 static int64

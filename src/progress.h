@@ -54,8 +54,12 @@ extern void mmr_progress_write(MmrProgress *p, bool had_changes);
 /* Highest version time ever applied here, of all syncs and sources, or ever noted as below; 0 if none. */
 extern int64 mmr_progress_max_ts(void);
 
-/* Notes a time that must be below all that is written from now on, also after a restart: entries up to it leave the log. */
-extern void mmr_progress_note_ts(int64 ts);
+/*
+ * Notes a time that must be below all that is written from now on, also after
+ * a restart: entries up to it leave the log.  False, and nothing noted, if
+ * somebody else is about to: does not wait.
+ */
+extern bool mmr_progress_note_ts(int64 ts);
 
 /* Own positions of all sources of a sync, as a context. */
 extern MmrContext *mmr_progress_context(int32 sync_id);

@@ -245,9 +245,9 @@ segment_truncate(MmrDatabase *db, int segment)
 		rel = try_table_open(relid, NoLock);
 		if (rel != NULL && segments[segment].filenode == mmr_filenode(rel) &&
 			(!OidIsValid(rel->rd_rel->reltoastrelid) ||
-			 ConditionalLockRelationOid(rel->rd_rel->reltoastrelid, AccessExclusiveLock)))
+			 ConditionalLockRelationOid(rel->rd_rel->reltoastrelid, AccessExclusiveLock)) &&
+			mmr_progress_note_ts(mmr_clock_last()))
 		{
-			mmr_progress_note_ts(mmr_clock_last());
 			mmr_truncate_guts(list_make1(rel), list_make1_oid(relid));
 			done = true;
 		}
