@@ -125,6 +125,9 @@ $referrer->quit;
 # A key comes more than once in a batch, near enough to meet itself in a frame.
 sql($a, 'INSERT INTO twice SELECT i, 0, repeat($$x$$, i % 50) FROM generate_series(1, 5000) i');
 wait_synced(@nodes);
+sql($a, 'BEGIN; UPDATE twice SET v = 1 WHERE id <= 2048; SAVEPOINT s; UPDATE twice SET v = 2 WHERE id BETWEEN 2000 AND 2100; COMMIT');
+wait_synced(@nodes);
+same_rows('twice', \@nodes);
 sql($a, 'BEGIN; UPDATE twice SET v = 1 WHERE id % 3 > 0; UPDATE twice SET v = 2; DELETE FROM twice WHERE id % 7 = 0; UPDATE twice SET v = 3 WHERE id % 2 = 0; COMMIT');
 wait_synced(@nodes);
 same_rows('twice', \@nodes);
