@@ -71,6 +71,15 @@ static struct
 	TimeoutId	recheck;		/* while a frame is applied */
 } session;
 
+/* Not what a pusher does. */
+static void
+apply_refuse(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_MMR_PROTOCOL),
+			 errmsg("%s", what)));
+}
+
 static void
 apply_xact(XactEvent event, void *arg)
 {
@@ -88,9 +97,7 @@ apply_xact(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 			/* B7 */
 			if (!session.batch->ended)
-				ereport(ERROR,
-						(errcode(ERRCODE_MMR_PROTOCOL),
-						 errmsg("cannot commit a part of a batch")));
+				apply_refuse("cannot commit a part of a batch");
 			break;
 		case XACT_EVENT_COMMIT:
 			db = mmr_shared_database();
@@ -141,9 +148,7 @@ void
 mmr_apply_open(int32 sync_id, int32 source_node)
 {
 	if (session.batch != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_MMR_PROTOCOL),
-				 errmsg("handshake inside a batch")));
+		apply_refuse("handshake inside a batch");
 	if (!session.callback)
 	{
 		session.recheck = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
@@ -160,9 +165,7 @@ MmrVersions *
 mmr_apply_versions(MmrSync *sync)
 {
 	if (session.sync_id != sync->id || session.batch != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_MMR_PROTOCOL),
-				 errmsg("no handshake for sync \"%s\"", sync->name)));
+		apply_refuse("there was no handshake for this sync");
 	apply_regain_versions();
 	session.sync = sync;
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -196,23 +199,6 @@ apply_sync(int32 sync_id, int32 source)
 				 errmsg("sync \"%s\" is %s", sync->name,
 						sync->paused ? "paused" : "stopped at the receiver")));
 	return sync;
-}
-
-/* Other nodes than this one that write into the sync. */
-static int
-other_sources(MmrSync *sync)
-{
-	ListCell   *lc;
-	int			n = 0;
-
-	foreach(lc, sync->nodes)
-	{
-		MmrSyncNode *node = lfirst(lc);
-
-		if (node->role == MMR_ROLE_SOURCE && node->node->id != mmr_membership_my_id())
-			n++;
-	}
-	return n;
 }
 
 static void
@@ -302,8 +288,7 @@ apply_relation(ApplyBatch *b, MmrReader *r)
 	t->number = d->number;
 	t->relid = member->relid;
 	t->key_index = member->key_index;
-	t->record_all = other_sources(b->merge.sync) > 1 ||
-		list_length(mmr_membership_syncs_of_table(member->relid)) > 1;
+	t->record_all = mmr_merge_records_all(b->merge.sync, member->relid);
 	b->tables = lappend(b->tables, t);
 	self.ptr = number;
 	self.end = mmr_put_varint(number, t->number);
@@ -558,9 +543,7 @@ mmrepl_apply(PG_FUNCTION_ARGS)
 		mmr_wire_corrupt("batch without a handshake");
 	/* its rollback would leave a batch half done */
 	if (GetCurrentTransactionNestLevel() > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_MMR_PROTOCOL),
-				 errmsg("cannot apply a batch inside a subtransaction")));
+		apply_refuse("cannot apply a batch inside a subtransaction");
 
 	callback.callback = apply_context;
 	callback.arg = NULL;

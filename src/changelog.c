@@ -60,6 +60,7 @@ struct MmrAppender
 	bool		recorded;
 	uint64		xid;
 	Relation	rel;
+	int			segment;
 	StringInfoData run;			/* run under construction, behind a varlena header */
 	int			nruns;
 	int64		last_ts;
@@ -108,9 +109,18 @@ mmr_changelog_segment_used(int segment)
 	return db == NULL || pg_atomic_read_u32(&db->segment_used[segment]) != 0;
 }
 
+pg_atomic_uint32 *
+mmr_changelog_mark(int segment, BlockNumber block)
+{
+	MmrDatabase *db = mmr_shared_database();
+
+	/* neighbours, and the beginnings of segments, apart from each other */
+	return db ? &db->marks[(segment * 61 + block / MMR_STRETCH) % MMR_MARKS] : NULL;
+}
+
 /* Opens and locks the segment to append to; the lock is held to the end of the transaction. */
 static Relation
-append_open(void)
+append_open(int *where)
 {
 	for (;;)
 	{
@@ -123,6 +133,7 @@ append_open(void)
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("change log segment %d does not exist", segment),
 					 errhint("Drop the extension mmrepl and create it again.")));
+		*where = segment;
 		/* without an entry nobody rotates; there may be one by now, and a janitor */
 		if (db == NULL && (db = mmr_shared_database()) == NULL)
 			return rel;
@@ -155,9 +166,26 @@ mmr_changelog_begin(int32 node, bool recorded)
 	a->xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	a->empty = true;
 	initStringInfo(&a->run);
-	a->rel = append_open();
+	a->rel = append_open(&a->segment);
 	MemoryContextSwitchTo(old);
 	return a;
+}
+
+/* Readers have to look at these pages again. */
+static void
+append_mark(MmrAppender *a)
+{
+	BlockNumber last = InvalidBlockNumber;
+
+	for (int i = 0; i < a->nruns; i++)
+	{
+		BlockNumber block = ItemPointerGetBlockNumber(&slots[i]->tts_tid);
+		pg_atomic_uint32 *mark;
+
+		if (block != last && (mark = mmr_changelog_mark(a->segment, block)) != NULL)
+			pg_atomic_fetch_add_u32(mark, 1);
+		last = block;
+	}
 }
 
 /* Hands the runs gathered so far to the heap. */
@@ -179,8 +207,13 @@ append_write(MmrAppender *a)
 		heap_multi_insert(a->rel, slots, a->nruns, cid, 0, NULL);
 	else
 		for (int i = 0; i < a->nruns; i++)
-			heap_insert(a->rel, ExecFetchSlotHeapTuple(slots[i], true, NULL), cid,
-						TABLE_INSERT_NO_LOGICAL, NULL);
+		{
+			HeapTuple	tuple = ExecFetchSlotHeapTuple(slots[i], true, NULL);
+
+			heap_insert(a->rel, tuple, cid, TABLE_INSERT_NO_LOGICAL, NULL);
+			slots[i]->tts_tid = tuple->t_self;
+		}
+	append_mark(a);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(write_cxt);
 	if (pushed)

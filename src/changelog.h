@@ -9,6 +9,8 @@
 #define MMR_CHANGELOG_H
 
 #include "mmrepl.h"
+#include "port/atomics.h"
+#include "storage/block.h"
 #include "utils/rel.h"
 #include "version.h"
 #include "wire.h"
@@ -57,6 +59,13 @@ extern bool mmr_changelog_next(MmrRun *run, MmrChange *change);
 
 /* Opens a segment; NULL if there is none (extension being dropped). */
 extern Relation mmr_changelog_open_segment(int segment, LOCKMODE lockmode);
+
+/*
+ * A mark of each stretch of pages, which moves after something was appended
+ * there and before that can be seen by others.  NULL: nobody keeps it.
+ */
+#define MMR_STRETCH		32
+extern pg_atomic_uint32 *mmr_changelog_mark(int segment, BlockNumber block);
 
 /* False if that segment is certainly empty. */
 extern bool mmr_changelog_segment_used(int segment);

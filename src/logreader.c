@@ -10,7 +10,10 @@
  * was read and whether all its runs were decided then (visible, or of a
  * transaction that is over): a page is read again when its LSN has moved or
  * when something on it was not decided.  A page read again is given
- * again as a whole: callers are idempotent.
+ * again as a whole: callers are idempotent.  Pages that nobody has appended
+ * to, as the marks of the log tell, are not even looked at: or the log of a
+ * peer that is away, or of a large batch, would cost as much as it is long with
+ * each look.
  *
  * Invariant: a run that becomes visible is given by the first scan whose
  * snapshot sees it, or its segment was emptied before.
@@ -36,12 +39,20 @@ typedef struct PageState
 	bool		decided;
 } PageState;
 
+/* So many pages are passed over at once if nothing was appended to any of them. */
+typedef struct StretchState
+{
+	uint32		mark;			/* read before the pages were */
+	int			decided;		/* pages, from the first, that were decided then; -1: not all */
+} StretchState;
+
 typedef struct SegmentState
 {
 	Oid			filenode;		/* changes when the segment is emptied */
 	BlockNumber npages;			/* known pages */
 	BlockNumber allocated;
 	PageState  *pages;
+	StretchState *stretches;
 } SegmentState;
 
 struct MmrLogReader
@@ -65,7 +76,10 @@ static void
 segment_forget(SegmentState *seg)
 {
 	if (seg->pages != NULL)
+	{
 		pfree(seg->pages);
+		pfree(seg->stretches);
+	}
 	memset(seg, 0, sizeof(*seg));
 }
 
@@ -82,12 +96,22 @@ segment_grow(MmrLogReader *reader, SegmentState *seg, BlockNumber nblocks)
 {
 	if (nblocks > seg->allocated)
 	{
-		BlockNumber n = Max(nblocks, Max(64, seg->allocated * 2));
+		BlockNumber n = TYPEALIGN(MMR_STRETCH, Max(nblocks, Max(64, seg->allocated * 2)));
+		Size		pages = sizeof(PageState) * (Size) n;
+		Size		stretches = sizeof(StretchState) * (Size) (n / MMR_STRETCH);
 
 		if (seg->pages == NULL)
-			seg->pages = MemoryContextAllocHuge(reader->cxt, sizeof(PageState) * (Size) n);
+		{
+			seg->pages = MemoryContextAllocHuge(reader->cxt, pages);
+			seg->stretches = MemoryContextAllocHuge(reader->cxt, stretches);
+		}
 		else
-			seg->pages = repalloc_huge(seg->pages, sizeof(PageState) * (Size) n);
+		{
+			seg->pages = repalloc_huge(seg->pages, pages);
+			seg->stretches = repalloc_huge(seg->stretches, stretches);
+		}
+		for (BlockNumber i = seg->allocated / MMR_STRETCH; i < n / MMR_STRETCH; i++)
+			seg->stretches[i].decided = -1;
 		seg->allocated = n;
 	}
 	for (BlockNumber b = seg->npages; b < nblocks; b++)
@@ -172,6 +196,31 @@ page_give(MmrLogReader *reader, Relation rel, int segment, int n,
 	}
 }
 
+/* Gives what is new on a page; how many of its runs are not decided. */
+static int
+page_scan(MmrLogReader *reader, int segment, Relation rel, BlockNumber block, Snapshot snapshot,
+		  const MmrPosition *pos, MmrRunCallback callback, void *arg)
+{
+	PageState  *state = &reader->segments[segment].pages[block];
+	Buffer		buffer = ReadBuffer(rel, block);
+	int			undecided;
+	int			n;
+
+	if (state->decided && BufferGetLSNAtomic(buffer) == state->lsn)
+	{
+		ReleaseBuffer(buffer);
+		return 0;
+	}
+	/* until its runs have all been taken in */
+	state->decided = false;
+	n = page_read(reader, rel, buffer, snapshot, pos, state, &undecided);
+	ReleaseBuffer(buffer);
+	page_give(reader, rel, segment, n, callback, arg);
+	/* a new page may be all zeroes yet: its LSN will move, and the mark of its stretch */
+	state->decided = undecided == 0;
+	return undecided;
+}
+
 static int64
 segment_scan(MmrLogReader *reader, int segment, Relation rel, Snapshot snapshot,
 			 const MmrPosition *pos, MmrRunCallback callback, void *arg)
@@ -181,26 +230,24 @@ segment_scan(MmrLogReader *reader, int segment, Relation rel, Snapshot snapshot,
 	int64		undecided = 0;
 
 	segment_grow(reader, seg, nblocks);
-	for (BlockNumber b = 0; b < nblocks; b++)
+	for (BlockNumber first = 0; first < nblocks; first += MMR_STRETCH)
 	{
-		PageState  *state = &seg->pages[b];
-		Buffer		buffer = ReadBuffer(rel, b);
-		int			page_undecided;
-		int			n;
+		StretchState *stretch = &seg->stretches[first / MMR_STRETCH];
+		pg_atomic_uint32 *mark = mmr_changelog_mark(segment, first);
+		uint32		now = mark ? pg_atomic_read_u32(mark) : 0;
+		int			n = Min(nblocks - first, MMR_STRETCH);
+		int64		before = undecided;
 
-		if (state->decided && BufferGetLSNAtomic(buffer) == state->lsn)
-		{
-			ReleaseBuffer(buffer);
+		if (mark != NULL && stretch->decided == n && stretch->mark == now)
 			continue;
-		}
-		/* until its runs have all been taken in */
-		state->decided = false;
-		n = page_read(reader, rel, buffer, snapshot, pos, state, &page_undecided);
-		ReleaseBuffer(buffer);
-		page_give(reader, rel, segment, n, callback, arg);
-		/* a new page may be all zeroes yet: its LSN will move */
-		state->decided = page_undecided == 0;
-		undecided += page_undecided;
+		/* what is appended while we read moves the mark once more */
+		pg_read_barrier();
+		stretch->decided = -1;
+		for (int i = 0; i < n; i++)
+			undecided += page_scan(reader, segment, rel, first + i, snapshot, pos, callback, arg);
+		if (undecided == before)
+			stretch->decided = n;
+		stretch->mark = now;
 		CHECK_FOR_INTERRUPTS();
 	}
 	return undecided;

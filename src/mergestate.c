@@ -21,6 +21,22 @@
 #include "guc.h"
 #include "mergestate.h"
 
+bool
+mmr_merge_records_all(MmrSync *sync, Oid relid)
+{
+	ListCell   *lc;
+	int			sources = 0;
+
+	foreach(lc, sync->nodes)
+	{
+		MmrSyncNode *node = lfirst(lc);
+
+		if (node->role == MMR_ROLE_SOURCE && node->node->id != mmr_membership_my_id())
+			sources++;
+	}
+	return sources > 1 || list_length(mmr_membership_syncs_of_table(relid)) > 1;
+}
+
 void
 mmr_merge_see(MmrMerge *m, int64 ts)
 {

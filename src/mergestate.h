@@ -68,6 +68,9 @@ extern void mmr_merge_open_table(MmrMergeTable *table);
 /* Writes recorded entries to the log. */
 extern void mmr_merge_flush(MmrMerge *m);
 
+/* A4: can changes of more than one other node reach the table? */
+extern bool mmr_merge_records_all(MmrSync *sync, Oid relid);
+
 /* Looks at one version time that came: K3, clock, highest. */
 extern void mmr_merge_see(MmrMerge *m, int64 ts);
 

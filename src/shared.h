@@ -18,6 +18,9 @@
 #include "storage/spin.h"
 #include "utils/timestamp.h"
 
+/* Stretches of the change log fall into so many groups. */
+#define MMR_MARKS		1024
+
 /* State of one database of this cluster. Never moves once given. */
 typedef struct MmrDatabase
 {
@@ -26,6 +29,7 @@ typedef struct MmrDatabase
 	pg_atomic_uint32 clock_ready;	/* 1 once the clock has been raised above this database's log and progress */
 	pg_atomic_uint32 current_segment;	/* where capture appends */
 	pg_atomic_uint32 segment_used[MMR_SEGMENTS];	/* 0 only if the segment is certainly empty */
+	pg_atomic_uint32 marks[MMR_MARKS];	/* grow when something is appended there (changelog.h) */
 	pg_atomic_uint64 commits;	/* commits that captured something */
 	pg_atomic_uint64 changes;	/* changes those captured */
 	pg_atomic_uint64 applied;	/* batches applied here that told of changes: our context is worth sending */

@@ -42,7 +42,7 @@ is(sql($b, q{SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM seen}), 'a
 sql($b, q{CREATE ROLE pusher LOGIN; GRANT USAGE ON SCHEMA mmrepl TO pusher;
 	GRANT EXECUTE ON FUNCTION mmrepl._hello(int4, int4, int4, int8, oid, text), mmrepl._apply(bytea), mmrepl._copy_filled(int4) TO pusher});
 my $as = 'SET SESSION AUTHORIZATION pusher;';
-like(sql_error($b, "$as SELECT mmrepl._copy_filled(sync_id) FROM (VALUES (1)) s(sync_id)"), qr/no handshake/, 'no look at tables without a handshake');
+like(sql_error($b, "$as SELECT mmrepl._copy_filled(sync_id) FROM (VALUES (1)) s(sync_id)"), qr/there was no handshake/, 'no look at tables without a handshake');
 like(sql_error($b, "$as SELECT mmrepl._apply('\\x4d0142')"), qr/malformed/, 'a frame that is cut off');
 like(sql_error($b, "$as SELECT mmrepl._apply('\\x4d014200010100000000')"), qr/handshake/, 'a batch without a handshake');
 my $hello = sql($a, q{SELECT format('SELECT mmrepl._hello(%s, 1, (SELECT node_id FROM mmrepl.db WHERE name = ''aaa01''), %s, %s, ''UTF8'')', 1, system_identifier, database_oid)
