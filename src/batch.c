@@ -226,6 +226,15 @@ mmr_batch_prepare(MmrBatch *b, MmrSync *sync, const MmrPosition *from)
 		MemoryContextSwitchTo(b->batch_cxt);
 	}
 
+	if (b->frame.maxlen > 4 * mmr_guc_frame_size * 1024)
+	{
+		/* so is one very large row */
+		pfree(b->frame.data);
+		MemoryContextSwitchTo(b->cxt);
+		initStringInfo(&b->frame);
+		MemoryContextSwitchTo(b->batch_cxt);
+	}
+
 	PushActiveSnapshot(GetLatestSnapshot());
 	b->snapshot = GetActiveSnapshot();
 	b->to = mmr_position_active();

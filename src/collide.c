@@ -178,9 +178,11 @@ static void
 clear_one(MmrMerge *m, Aside *a, MmrTarget *t)
 {
 	MmrWrite	result = MMR_WRITE_RETRY;
+	int			looks = 0;
 
 	while (result == MMR_WRITE_RETRY)
 	{
+		mmr_merge_look_again(a->table, &looks);
 		look_begin(m, t);
 		if (is_late(m, a) || !find_own(a, t))
 			result = MMR_WRITE_SKIPPED;
@@ -238,9 +240,11 @@ settle_one(MmrMerge *m, Aside *a, MmrTarget *t)
 {
 	MmrWrite	result = MMR_WRITE_RETRY;
 	ItemPointerData tid;
+	int			looks = 0;
 
 	while (result == MMR_WRITE_RETRY)
 	{
+		mmr_merge_look_again(a->table, &looks);
 		look_begin(m, t);
 		result = is_late(m, a) ? MMR_WRITE_SKIPPED : try_one(m, a, t);
 		tid = t->row->tts_tid;

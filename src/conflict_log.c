@@ -121,7 +121,7 @@ mmr_conflict_log_write(const MmrConflictRecord *c)
 	if (!mmr_session_become_owner(&save))
 		return;
 	SPI_connect();
-	if (insert_plan == NULL || !SPI_plan_is_valid(insert_plan))
+	if (insert_plan == NULL)
 		prepare_plan();
 	if (SPI_execute_plan(insert_plan, v, n, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write the conflict history");

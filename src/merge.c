@@ -221,11 +221,13 @@ merge_keys(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *items,
 	int			ninserted = 0;
 	uint64		fed = 0;
 	bool		first = true;
+	int			looks = 0;
 
 	for (int i = 0; i < nitems; i++)
 		left[i] = &items[i];
 	while (nleft > 0)
 	{
+		mmr_merge_look_again(table, &looks);
 		nleft = merge_pass(m, table, t, left, nleft, inserted, &ninserted);
 		if (first)
 			fed = mmr_versions_fed(m->versions);

@@ -21,6 +21,20 @@
 #include "guc.h"
 #include "mergestate.h"
 
+/* Each look waits for whoever was in the way: more are needed only if it never ends. */
+#define MAX_LOOKS	1000
+
+void
+mmr_merge_look_again(MmrMergeTable *table, int *looks)
+{
+	if (++*looks > MAX_LOOKS)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("rows of table \"%s\" keep changing while changes of a peer are applied",
+						RelationGetRelationName(table->rel)),
+				 errhint("If nobody writes them: does a trigger that is enabled for replicas change the key?")));
+}
+
 bool
 mmr_merge_records_all(MmrSync *sync, Oid relid)
 {

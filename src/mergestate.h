@@ -65,6 +65,9 @@ typedef struct MmrMerge
 /* Opens the table for this call, unless it is open; ERROR (ERRCODE_MMR_SCHEMA) if its key index is gone. */
 extern void mmr_merge_open_table(MmrMergeTable *table);
 
+/* Counts looks at rows that change meanwhile; ERROR (to be tried again) when they do not come to rest. */
+extern void mmr_merge_look_again(MmrMergeTable *table, int *looks);
+
 /* Writes recorded entries to the log. */
 extern void mmr_merge_flush(MmrMerge *m);
 

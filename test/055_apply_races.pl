@@ -14,6 +14,7 @@ sql_all(q{
 	CREATE TABLE later (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED, v text);
 	CREATE TABLE zlast (id int PRIMARY KEY, v text);
 	CREATE TABLE kept (id int PRIMARY KEY, u int UNIQUE, v text);
+	CREATE TABLE turned (id int PRIMARY KEY, v text);
 	CREATE TABLE child (id int PRIMARY KEY, t int REFERENCES t)}, @nodes);
 sql_all('CREATE TABLE odd (id int PRIMARY KEY, c regclass, s varchar(12), f char(4), t timestamp(6), ac aclitem, n int,
 	doubled int GENERATED ALWAYS AS (n * 2) STORED)', @nodes);
@@ -159,6 +160,16 @@ sql($b, 'SELECT mmrepl.resume(name) FROM mmrepl.syncs');
 wait_synced(@nodes);
 is(sql($_, 'SELECT string_agg(v, $$ $$) FROM kept'), $_ == $a ? 'there' : 'here', 'what a trigger keeps stays, and nothing waits for it on ' . $_->name) foreach @nodes;
 
+# One that changes keys is found out, and nothing spins for ever.
+sql($b, q{CREATE FUNCTION turn() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.id := 1; RETURN NEW; END';
+	CREATE TRIGGER turn BEFORE INSERT ON turned FOR EACH ROW EXECUTE FUNCTION turn(); ALTER TABLE turned ENABLE REPLICA TRIGGER turn});
+sql($a, "INSERT INTO turned VALUES (1, 'one')");
+wait_synced(@nodes);
+sql($a, "INSERT INTO turned VALUES (2, 'two')");
+poll_is($a, q{SELECT last_error LIKE '%keep changing%' FROM mmrepl.status}, undef, 'a trigger that changes the key is reported');
+sql($b, 'DROP TRIGGER turn ON turned');
+wait_synced(@nodes);
+
 # Types whose values mean something in one database only; types that were changed here already, and there not yet.
 sql($b, 'ALTER TABLE odd ALTER s TYPE varchar(6), ALTER f TYPE char(6), ALTER t TYPE timestamp(0)');
 sql($a, q{INSERT INTO odd VALUES (1, 't', 'sechs  ', 'four', '2024-01-01 10:00:00.7', 'postgres=r/postgres', 12)});
@@ -169,4 +180,4 @@ sql($a, q{UPDATE odd SET s = 'short', c = 'pg_catalog.pg_class', n = 5});
 wait_synced(@nodes);
 is(sql($b, q{SELECT c::text || doubled FROM odd}), 'pg_class10', 'also in an UPDATE, generated columns too');
 
-finish(\@nodes, qr/canceling statement due to lock timeout|deadlock detected|terminating connection/, qw(t twice uniq later zlast child));
+finish(\@nodes, qr/canceling statement due to lock timeout|deadlock detected|terminating connection|keep changing|connection to client lost/, qw(t turned twice uniq later zlast child));

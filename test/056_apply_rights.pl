@@ -68,4 +68,4 @@ wait_synced(@nodes);
 same_rows('words', \@nodes);
 is(sql($b, q{SET client_encoding = 'UTF8'; SELECT j->>'ä' || m || n FROM words}), 'ögrünü', 'they arrive as they are');
 
-finish(\@nodes, qr/terminating connection|no handshake|malformed|handshake|subtransaction|part of a batch|inside a batch|unknown table|due to administrator command|shutting down|could not connect|connection/, qw(rights words));
+finish(\@nodes, qr/connection to client lost|terminating connection|malformed|handshake|subtransaction|part of a batch|inside a batch|unknown table|due to administrator command|shutting down|could not connect|connection/, qw(rights words));
