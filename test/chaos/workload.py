@@ -16,6 +16,8 @@ class Planner:
 
     def __init__(self, seed, node, writer):
         self.rng = random.Random(f"{seed}/{node}/{writer}")
+        # on every second node nobody waits for the disk: what is committed stays unflushed for long
+        self.lazy = random.Random(f"{seed}/{node}").random() < 0.5
         self.name = f"{node}.{writer}"
         self.n = 0
 
@@ -140,7 +142,8 @@ class Planner:
         steps, depth = [], 0
         level = r.choices(["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"], [8, 1, 1])[0]
         steps.append(f"BEGIN ISOLATION LEVEL {level}")
-        steps.append(f"SET LOCAL synchronous_commit = {r.choice(['on', 'off', 'off', 'local'])}")
+        flush = r.choice(["on", "off", "off", "local"])
+        steps.append(f"SET LOCAL synchronous_commit = {'off' if self.lazy else flush}")
         for _ in range(r.choice([1, 1, 1, 2, 3, 5])):
             c = r.random()
             if c < 0.80:
