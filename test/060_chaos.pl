@@ -1,11 +1,11 @@
-# Random writers on two servers and random faults, from a fixed seed; then all is equal, and nothing is lost. See test/chaos.
+# Random writers on two and three servers and random faults, from fixed seeds; then all is equal, and nothing is lost. See test/chaos.
 use strict;
 use warnings;
 use Test::More;
 
 plan skip_all => 'python3 is not here' if system('python3 -c "" 2>/dev/null') != 0;
 
-foreach my $run ([ 7, 2, 0.4 ])
+foreach my $run ([ 7, 2, 0.4 ], [ 8, 3, 0.3 ])
 {
 	my ($seed, $nodes, $minutes) = @$run;
 	my @told = `python3 -B test/chaos/chaos.py --seed $seed --nodes $nodes --minutes $minutes --writers 3 2>&1`;
