@@ -29,8 +29,9 @@ my $bug = qr/PANIC|TRAP:|was not closed|\bleak|still referenced|unexpected snaps
 my $shutdown = qr/terminating\ connection\ due\ to\ (?:administrator\ command|unexpected\ postmaster\ exit)|
 	the\ database\ system\ is\ (?:starting\ up|shutting\ down|in\ recovery\ mode|not\ yet\ accepting)/x;
 
-# Apply gives way to users, by design: see A10.
-my $gives_way = qr/mmrepl\ push\ \d+\]\ ERROR:\ \ (?:deadlock\ detected|canceling\ statement\ due\ to\ (?:lock\ timeout|user\ request))/x;
+# Apply gives way to users, by design (A10), and pushers let go of connections when the configuration changes.
+my $gives_way = qr/mmrepl\ push\ \d+\]\ (?:ERROR:\ \ (?:deadlock\ detected|canceling\ statement\ due\ to\ (?:lock\ timeout|user\ request))|
+	FATAL:\ \ connection\ to\ client\ lost)/x;
 
 # new_node(name, conf => text, link => 1 (what connects comes over an MmreplLink), preload => 0, start => 0)
 sub new_node
