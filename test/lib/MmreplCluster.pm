@@ -26,7 +26,7 @@ my $bug = qr/PANIC|TRAP:|was not closed|\bleak|still referenced|unexpected snaps
 	invalid\ memory\ alloc|could\ not\ find\ block|corrupt|cache\ lookup\ failed|terminated\ by\ signal\ (?:6|8|11)/x;
 
 # What sessions say when a server goes down, and those that come too early.
-my $shutdown = qr/terminating\ connection\ due\ to\ (?:administrator\ command|unexpected\ postmaster\ exit)|
+my $shutdown = qr/terminating\ background\ worker\ "mmrepl\ \w+"\ due\ to\ administrator\ command|terminating\ connection\ due\ to\ (?:administrator\ command|unexpected\ postmaster\ exit)|
 	the\ database\ system\ is\ (?:starting\ up|shutting\ down|in\ recovery\ mode|not\ yet\ accepting)/x;
 
 # Apply gives way to users, by design (A10), and pushers let go of connections when the configuration changes.
