@@ -17,7 +17,7 @@ MARGIN = 0.3
 BUG = re.compile(r"PANIC|TRAP:|was not closed|\bleak|still referenced|unexpected snapshot|snapshot reference|"
                  r"invalid memory alloc|could not find block|corrupt|cache lookup failed|"
                  r"terminated by signal (?:4|6|7|8|11)|could not (?:read|open|access) (?:file|status)|out of range|"
-                 r"internal error|unexpected(?!ly| postmaster exit| EOF on client)|tuple concurrently|duplicate key value.*mmrepl|MultiXact")
+                 r"internal error|unexpected(?!ly| postmaster exit| EOF on client| pageaddr)|tuple concurrently|duplicate key value.*mmrepl|MultiXact")
 EXPECTED_STATES = {"23505", "23503", "40P01", "40001", "55P03", "57014", "57P01", "57P02", "57P03", "25P02", "P0001", "42704"}
 
 
