@@ -307,7 +307,6 @@ apply_read_item(ApplyBatch *b, MmrMergeTable *t, uint8 flags, MmrReader *r, int6
 	memset(item, 0, sizeof(*item));
 	c->op = flags & MMR_ITEM_OP_MASK;
 	c->relid = t->relid;
-	c->resolution = (flags & MMR_ITEM_RESOLUTION) != 0;
 	c->version.rank = (flags & MMR_ITEM_RANK) ? 1 : 0;
 	*ts += mmr_get_zigzag(r);
 	c->version.ts = *ts;
@@ -318,6 +317,11 @@ apply_read_item(ApplyBatch *b, MmrMergeTable *t, uint8 flags, MmrReader *r, int6
 		c->dot.node = (int32) mmr_get_bounded(r, PG_INT32_MAX, "node is out of range");
 	}
 	c->dot.xid = mmr_get_varint(r);
+	if (flags & MMR_ITEM_RESOLUTION)
+	{
+		c->settled.level = (uint8) mmr_get_bounded(r, MMR_SETTLED_LEVELS, "level is out of range");
+		c->settled.node = (int32) mmr_get_bounded(r, PG_INT32_MAX, "node is out of range");
+	}
 	c->keylen = (int) mmr_get_bounded(r, MaxAllocSize, "key is too long");
 	c->key = mmr_get_bytes(r, c->keylen);
 	if (b->kind == MMR_BATCH_COPY)

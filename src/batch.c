@@ -287,7 +287,7 @@ batch_label(MmrBatch *b, MmrKey *key, ChunkItem *item)
 		return;
 	item->change.version = state.version;
 	item->change.dot = state.dot;
-	item->change.resolution = state.resolution;
+	item->change.settled = state.settled;
 }
 
 static int
@@ -362,7 +362,7 @@ chunk_add(MmrBatch *b, TableRef *t, MmrKey *key, const MmrChange *change)
 		{
 			item->change.version = change->version;
 			item->change.dot = change->dot;
-			item->change.resolution = change->resolution;
+			item->change.settled = change->settled;
 			if (item->change.op != MMR_OP_INSERT || change->op == MMR_OP_DELETE)
 				item->change.op = change->op;
 		}

@@ -123,7 +123,7 @@ buffer_log(Size start)
 		change.version.ts = b->ts;
 		change.version.node = buffer.node;
 		change.version.rank = 0;
-		change.resolution = false;
+		change.settled = MMR_SETTLED_NONE;
 		change.key = b->key;
 		change.keylen = b->keylen;
 		mmr_changelog_add(a, &change);

@@ -50,7 +50,7 @@
 /* Payload of a run: with tuple header, xid and varlena header below TOAST_TUPLE_THRESHOLD. */
 #define RUN_BYTES			1960
 /* Room a change may take besides its key. */
-#define CHANGE_OVERHEAD		(6 * MMR_VARINT_MAX + 1)
+#define CHANGE_OVERHEAD		(7 * MMR_VARINT_MAX + 2)
 /* Runs written by one multi-insert. */
 #define RUNS_PER_INSERT		32
 
@@ -280,7 +280,7 @@ mmr_changelog_add(MmrAppender *a, const MmrChange *change)
 		flags |= CHANGE_SAME_TABLE;
 	if (change->version.rank != 0)
 		flags |= CHANGE_RANK;
-	if (change->resolution)
+	if (change->settled.level > 0)
 		flags |= CHANGE_RESOLUTION;
 
 	p = a->run.data + a->run.len;
@@ -293,6 +293,11 @@ mmr_changelog_add(MmrAppender *a, const MmrChange *change)
 		p = mmr_put_varint(p, change->version.node);
 		p = mmr_put_varint(p, change->dot.node);
 		p = mmr_put_varint(p, change->dot.xid);
+	}
+	if (change->settled.level > 0)
+	{
+		*p++ = (char) change->settled.level;
+		p = mmr_put_varint(p, change->settled.node);
 	}
 	if (change->op != MMR_OP_TRUNCATE)
 	{
@@ -348,7 +353,7 @@ mmr_changelog_next(MmrRun *run, MmrChange *change)
 		return false;
 	flags = mmr_get_byte(&run->r);
 	change->op = flags & CHANGE_OP_MASK;
-	change->resolution = (flags & CHANGE_RESOLUTION) != 0;
+	change->settled = MMR_SETTLED_NONE;
 	if (!(flags & CHANGE_SAME_TABLE))
 		run->relid = (Oid) mmr_get_bounded(&run->r, OID_MAX, "table is out of range");
 	run->ts += mmr_get_zigzag(&run->r);
@@ -366,6 +371,11 @@ mmr_changelog_next(MmrRun *run, MmrChange *change)
 		change->version.node = run->node;
 		change->dot.node = run->node;
 		change->dot.xid = run->xid;
+	}
+	if (flags & CHANGE_RESOLUTION)
+	{
+		change->settled.level = mmr_get_byte(&run->r);
+		change->settled.node = (int32) mmr_get_bounded(&run->r, PG_INT32_MAX, "node id is out of range");
 	}
 	change->key = NULL;
 	change->keylen = 0;

@@ -22,7 +22,7 @@ typedef struct MmrChange
 	Oid			relid;
 	MmrVersion	version;
 	MmrDot		dot;
-	bool		resolution;		/* a resolver's result (A6) */
+	MmrSettled	settled;		/* a conflict, by a resolver (A6) */
 	const char *key;			/* NULL for TRUNCATE */
 	int			keylen;
 } MmrChange;

@@ -138,7 +138,7 @@ put_head(MmrOutgoing *o, uint8 flags, const MmrChange *c, int64 *ts, StringInfo 
 {
 	char	   *p;
 
-	enlargeStringInfo(out, c->keylen + 7 * MMR_VARINT_MAX + 2);
+	enlargeStringInfo(out, c->keylen + 8 * MMR_VARINT_MAX + 3);
 	p = out->data + out->len;
 	*p++ = MMR_REC_ITEM;
 	*p++ = (char) flags;
@@ -150,6 +150,11 @@ put_head(MmrOutgoing *o, uint8 flags, const MmrChange *c, int64 *ts, StringInfo 
 		p = mmr_put_varint(p, c->dot.node);
 	}
 	p = mmr_put_varint(p, c->dot.xid);
+	if (flags & MMR_ITEM_RESOLUTION)
+	{
+		*p++ = (char) c->settled.level;
+		p = mmr_put_varint(p, c->settled.node);
+	}
 	p = mmr_put_varint(p, c->keylen);
 	memcpy(p, c->key, c->keylen);
 	out->len = p + c->keylen - out->data;
@@ -177,7 +182,7 @@ mmr_outgoing_item(MmrOutgoing *o, const MmrChange *label, int32 my_node, int64 *
 		flags |= MMR_ITEM_ROW;
 	if (label->version.rank != 0)
 		flags |= MMR_ITEM_RANK;
-	if (label->resolution)
+	if (label->settled.level > 0)
 		flags |= MMR_ITEM_RESOLUTION;
 	if (label->version.node != my_node || label->dot.node != my_node)
 		flags |= MMR_ITEM_FOREIGN;

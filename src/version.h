@@ -50,4 +50,17 @@ mmr_version_compare(const MmrVersion *a, const MmrVersion *b)
 	return 0;
 }
 
+/*
+ * A state that settled a conflict (A6) remembers how: level 0 is an ordinary
+ * write; higher ones are results of results, and end at a limit.
+ */
+typedef struct MmrSettled
+{
+	int32		node;			/* whose row it is, or who made it */
+	uint8		level;
+} MmrSettled;
+
+#define MMR_SETTLED_NONE	((MmrSettled) {0, 0})
+#define MMR_SETTLED_LEVELS	100
+
 #endif							/* MMR_VERSION_H */

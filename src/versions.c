@@ -46,10 +46,11 @@ typedef struct VersionEntry
 	uint64		dot_xid;
 	int32		node;
 	int32		dot_node;
+	int32		settled_node;
 	int16		segment;		/* where the newest entry lies; -1: added by this transaction */
 	uint8		op;
 	bool		rank;
-	bool		resolution;
+	uint8		settled_level;
 	char		status;			/* simplehash */
 	uint32		hash32;
 } VersionEntry;
@@ -215,7 +216,8 @@ versions_note(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change,
 	e->dot_node = change->dot.node;
 	e->dot_xid = change->dot.xid;
 	e->op = change->op;
-	e->resolution = change->resolution;
+	e->settled_level = change->settled.level;
+	e->settled_node = change->settled.node;
 	versions_place(v, &e->segment, segment);
 }
 
@@ -238,7 +240,7 @@ versions_note_table(MmrVersions *v, const MmrChange *change, int segment)
 		t->truncate.version = change->version;
 		t->truncate.dot = change->dot;
 		t->truncate.op = MMR_OP_TRUNCATE;
-		t->truncate.resolution = false;
+		t->truncate.settled = MMR_SETTLED_NONE;
 	}
 }
 
@@ -384,7 +386,8 @@ mmr_versions_lookup(MmrVersions *v, MmrKey *key, uint64 hash, const char *data, 
 	state->dot.node = e->dot_node;
 	state->dot.xid = e->dot_xid;
 	state->op = e->op;
-	state->resolution = e->resolution;
+	state->settled.level = e->settled_level;
+	state->settled.node = e->settled_node;
 	return true;
 }
 

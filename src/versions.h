@@ -18,7 +18,7 @@ typedef struct MmrState
 	MmrVersion	version;
 	MmrDot		dot;
 	MmrOp		op;
-	bool		resolution;
+	MmrSettled	settled;
 } MmrState;
 
 typedef struct MmrVersions MmrVersions;

@@ -36,7 +36,7 @@
 #define MMR_ITEM_OP_MASK	0x07
 #define MMR_ITEM_ROW		0x08	/* a row follows; none: the key is gone */
 #define MMR_ITEM_RANK		0x10	/* version of rank 1 */
-#define MMR_ITEM_RESOLUTION 0x20	/* this state is a resolver's result */
+#define MMR_ITEM_RESOLUTION 0x20	/* a resolver's result: level and node follow the dot */
 #define MMR_ITEM_FOREIGN	0x40	/* version node and dot follow; else both are the sender's */
 
 typedef struct MmrReader
