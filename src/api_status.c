@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "clock.h"
 #include "guc.h"
 #include "shared.h"
 
@@ -214,6 +215,7 @@ mmrepl_database_state(PG_FUNCTION_ARGS)
 	add_int8(&row, db == NULL ? 0 : pg_atomic_read_u64(&db->changes));
 	add_int8(&row, db == NULL ? 0 : pg_atomic_read_u64(&db->applied));
 	add_int8(&row, db == NULL ? 0 : pg_atomic_read_u64(&db->contexts));
+	add_int8(&row, mmr_clock_last());
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc),
 													  row.values, row.nulls)));

@@ -27,6 +27,7 @@
 #include "utils/snapmgr.h"
 
 #include "batch.h"
+#include "breaks.h"
 #include "guc.h"
 #include "outgoing.h"
 #include "progress.h"
@@ -153,6 +154,10 @@ batch_filter(void *arg, MmrRun *run, const char *data, int len)
 	MmrBatch   *b = arg;
 	int			n;
 
+#ifdef MMR_BREAK_POSITION
+	if (b->from != NULL && run->xid < b->from->xmax)
+		return run->recorded || run->has_truncate;
+#endif
 	if (!mmr_position_covers(b->from, run->xid) && (n = batch_count(b, *run)) > 0)
 	{
 		b->pending += n;
@@ -358,7 +363,11 @@ chunk_add(MmrBatch *b, TableRef *t, MmrKey *key, const MmrChange *change)
 		if (item->hash != hash || item->table != &t->out ||
 			!mmr_key_equal(key, item->change.key, item->change.keylen, change->key, change->keylen))
 			continue;
+#ifndef MMR_BREAK_LABEL_FIRST
 		if (mmr_version_compare(&change->version, &item->change.version) > 0)
+#else
+		if (false)
+#endif
 		{
 			item->change.version = change->version;
 			item->change.dot = change->dot;
@@ -519,9 +528,14 @@ mmr_batch_emit(MmrBatch *b, MmrFrameSink sink, void *arg)
 	b->sink_arg = arg;
 	mmr_outgoing_flush_wal();
 	batch_head(b);
+#ifdef MMR_BREAK_TRUNCATE_ORDER
+	batch_changes(b);
+#endif
 	batch_truncates(b);
+#ifndef MMR_BREAK_TRUNCATE_ORDER
 	if (!b->stale)
 		batch_changes(b);
+#endif
 	if (!b->stale)
 	{
 		batch_sequences(b);

@@ -26,6 +26,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "breaks.h"
 #include "buffer.h"
 #include "capture.h"
 #include "catalog.h"
@@ -98,8 +99,10 @@ mmr_capture_prepare_clock(void)
 {
 	if (mmr_clock_is_ready())
 		return;
+#ifndef MMR_BREAK_CLOCK_FLOOR
 	mmr_clock_raise(mmr_changelog_max_ts());
 	mmr_clock_raise(mmr_progress_max_ts());
+#endif
 	mmr_clock_set_ready();
 }
 

@@ -11,6 +11,7 @@
 
 #include "utils/timestamp.h"
 
+#include "breaks.h"
 #include "clock.h"
 #include "shared.h"
 
@@ -33,7 +34,11 @@ mmr_clock_tick(void)
 
 	last = pg_atomic_read_u64(&mmr_shared->clock_last);
 	do
+#ifndef MMR_BREAK_CLOCK_TICK
 		next = Max((uint64) now, last + 1);
+#else
+		next = now;
+#endif
 	while (!pg_atomic_compare_exchange_u64(&mmr_shared->clock_last, &last, next));
 	return (int64) next;
 }

@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "breaks.h"
 #include "collide.h"
 #include "conflict_log.h"
 #include "resolve.h"
@@ -60,7 +61,9 @@ record_loss(MmrMerge *m, MmrMergeTable *table, const char *key, int keylen,
 	change.op = MMR_OP_DELETE;
 	change.relid = table->key->relid;
 	change.version = *loser;
+#ifndef MMR_BREAK_RANK
 	change.version.rank = 1;
+#endif
 	change.dot.node = m->my_node;
 	change.dot.xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	change.key = key;
@@ -180,6 +183,9 @@ clear_one(MmrMerge *m, Aside *a, MmrTarget *t)
 	MmrWrite	result = MMR_WRITE_RETRY;
 	int			looks = 0;
 
+#ifdef MMR_BREAK_DEFER
+	result = MMR_WRITE_SKIPPED;
+#endif
 	while (result == MMR_WRITE_RETRY)
 	{
 		mmr_merge_look_again(a->table, &looks);

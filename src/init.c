@@ -14,6 +14,7 @@
 
 #include "fmgr.h"
 
+#include "breaks.h"
 #include "capture.h"
 #include "ddl.h"
 #include "guc.h"
@@ -28,6 +29,12 @@ extern PGDLLEXPORT void _PG_init(void);
 void
 _PG_init(void)
 {
+#ifdef MMR_BROKEN
+	if (getenv("MMREPL_BROKEN") == NULL)
+		ereport(FATAL,
+				(errmsg("this mmrepl was built without one of its rules, for a test of the tests"),
+				 errhint("Build it anew, without MMR_BREAK_*.")));
+#endif
 	mmr_guc_init();
 	mmr_shared_init();
 	mmr_wake_init();

@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "breaks.h"
 #include "clock.h"
 #include "collide.h"
 #include "conflict_log.h"
@@ -233,6 +234,9 @@ merge_keys(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *items,
 			fed = mmr_versions_fed(m->versions);
 		first = false;
 	}
+#ifdef MMR_BREAK_RECHECK
+	ninserted = 0;
+#endif
 	if (ninserted > 0)
 		merge_recheck(m, table, t, inserted, ninserted, fed);
 	pfree(left);

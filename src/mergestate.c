@@ -16,6 +16,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "breaks.h"
 #include "clock.h"
 #include "errors.h"
 #include "guc.h"
@@ -48,6 +49,9 @@ mmr_merge_records_all(MmrSync *sync, Oid relid)
 		if (node->role == MMR_ROLE_SOURCE && node->node->id != mmr_membership_my_id())
 			sources++;
 	}
+#ifdef MMR_BREAK_RECORD
+	return false;
+#endif
 	return sources > 1 || list_length(mmr_membership_syncs_of_table(relid)) > 1;
 }
 

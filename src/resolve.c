@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "breaks.h"
 #include "resolve.h"
 
 static MmrConflict
@@ -32,8 +33,10 @@ mmr_resolve(const MmrMeeting *m)
 	if (!m->local_known)
 		return verdict;
 	cmp = mmr_version_compare(&m->remote, &m->local);
+#ifndef MMR_BREAK_NEWEST
 	if (cmp <= 0)
 		verdict.resolution = MMR_KEEP_LOCAL;
+#endif
 	verdict.equal = cmp == 0;
 	if (cmp != 0 && !m->local_seen && !mmr_version_is_none(&m->remote))
 		verdict.conflict = conflict_of(m);

@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "breaks.h"
 #include "catalog.h"
 #include "changelog.h"
 #include "membership.h"
@@ -202,6 +203,11 @@ rule_says_stable(const Rule *rule, int32 author, uint64 dot_xid, uint64 run_xid,
 
 		if (peer->node == author)
 			continue;
+#ifdef MMR_BREAK_PURGE_ON_ACK
+		if (author == mmr_membership_my_id())
+			has = mmr_position_covers(peer->acked, run_xid);
+		else
+#endif
 		if (peer->source)
 			has = !delivered ||
 				mmr_position_covers(mmr_context_position(peer->context, author), dot_xid);

@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "breaks.h"
 #include "compat.h"
 #include "conflict_log.h"
 #include "sweep.h"
@@ -34,6 +35,9 @@ sweep_spares(MmrVersions *versions, MmrKey *key, TupleTableSlot *slot, const Mmr
 	if (!mmr_versions_lookup(versions, key, mmr_key_hash(key, buf->data, buf->len),
 							 buf->data, buf->len, &state))
 		return false;
+#ifdef MMR_BREAK_TRUNCATE_SPARE
+	return limit == NULL;
+#endif
 	return limit == NULL || mmr_version_compare(&state.version, limit) > 0;
 }
 

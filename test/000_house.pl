@@ -98,6 +98,15 @@ foreach my $file (sort keys %text)
 none('files have 600 lines at most', @long);
 none('functions have 100 lines at most (about 60 are meant)', @huge);
 
+# Rules that a build for a test leaves out: named in one header, looked at in one room, and this build has them all.
+my %break = map { $_ => [] } $text{'src/breaks.h'} =~ /defined\((MMR_BREAK_\w+)\)/g;
+foreach my $file (grep { $_ ne 'src/breaks.h' } sort keys %text)
+{
+	push @{ $break{$_} }, $file foreach do { my %seen; grep { !$seen{$_}++ } $text{$file} =~ /\b(MMR_BREAK_\w+)\b/g };
+}
+none('a rule can be broken in one place', grep { @{ $break{$_} } != 1 } sort keys %break);
+none('this build breaks none', grep { slurp_file('mmrepl.so') =~ /$_/ } 'built without one of its rules');
+
 none('PG_VERSION_NUM stands in compat.h only', grep { $text{$_} =~ /PG_VERSION_NUM/ && $_ ne 'src/compat.h' } sort keys %text);
 none('nothing sleeps by the clock', grep { $text{$_} =~ /\b(?:pg_sleep|pg_usleep|usleep|sleep) *\(/ } sort keys %text);
 none('nothing is left unfinished', grep { $text{$_} =~ /\b(?:TODO|FIXME|XXX)\b/ } sort keys %text);

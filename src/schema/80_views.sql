@@ -20,12 +20,13 @@ COMMENT ON FUNCTION mmrepl._workers() IS
     'takes nothing; gives what every worker of this server says of itself in shared memory; no row if the library is not preloaded';
 
 CREATE FUNCTION mmrepl._database_state(
-    OUT preloaded bool, OUT segments_used int4, OUT commits int8, OUT changes int8, OUT applied int8, OUT contexts int8)
+    OUT preloaded bool, OUT segments_used int4, OUT commits int8, OUT changes int8, OUT applied int8, OUT contexts int8,
+    OUT clock int8)
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'mmrepl_database_state';
 REVOKE ALL ON FUNCTION mmrepl._database_state() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION mmrepl._database_state() TO pg_monitor;
 COMMENT ON FUNCTION mmrepl._database_state() IS
-    'takes nothing; gives whether the library is preloaded, segments of the log in use, and since the server started: commits that captured changes, those changes, batches with changes applied, batches of any kind applied';
+    'takes nothing; gives whether the library is preloaded, segments of the log in use, and since the server started: commits that captured changes, those changes, batches with changes applied, batches of any kind applied; and the time that mmrepl has given out last, microseconds since 2000';
 
 CREATE FUNCTION mmrepl._conninfo_shown(conninfo text, OUT host text, OUT port text, OUT dbname text)
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'mmrepl_conninfo_shown';
@@ -362,7 +363,9 @@ CREATE VIEW mmrepl.metrics AS
     FROM mmrepl._database_state() AS d
     CROSS JOIN LATERAL (VALUES ('mmrepl_captured_commits_total', d.commits::float8),
                                ('mmrepl_captured_changes_total', d.changes::float8),
-                               ('mmrepl_log_segments', d.segments_used::float8)) AS x(name, value)
+                               ('mmrepl_log_segments', d.segments_used::float8),
+                               ('mmrepl_clock_ahead_seconds', greatest(0, extract(epoch FROM
+                                   mmrepl._version_time(d.clock) - clock_timestamp()))::float8)) AS x(name, value)
     WHERE x.value IS NOT NULL
     UNION ALL
     SELECT 'mmrepl_log_bytes', '{}'::jsonb, sum(pg_relation_size(i.inhrelid))::float8
