@@ -32,10 +32,28 @@ typedef struct Aside
 {
 	MmrMergeTable *table;
 	MmrMergeItem item;
+	HeapTuple	before;			/* the key's row here that has gone for it, if the sender does not send all of it */
 } Aside;
 
+/*
+ * Keeps the row that the item takes the place of: columns that the sender
+ * does not have stay as they are.
+ */
+static void
+keep_before(MmrMerge *m, Aside *a, MmrTarget *t)
+{
+	MemoryContext old;
+
+	if (a->before != NULL || t->ndefaults == 0)
+		return;
+	old = MemoryContextSwitchTo(m->batch_cxt);
+	a->before = ExecCopySlotHeapTuple(t->found);
+	MemoryContextSwitchTo(old);
+}
+
 void
-mmr_collide_put_aside(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item)
+mmr_collide_put_aside(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item,
+					  bool found)
 {
 	MemoryContext old = MemoryContextSwitchTo(m->batch_cxt);
 	Aside	   *a = palloc(sizeof(Aside));
@@ -43,12 +61,15 @@ mmr_collide_put_aside(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item)
 
 	a->table = table;
 	a->item = *item;
+	a->before = NULL;
 	memcpy(bytes, item->change.key, item->change.keylen);
 	memcpy(bytes + item->change.keylen, item->row, item->rowlen);
 	a->item.change.key = bytes;
 	a->item.row = bytes + item->change.keylen;
 	m->aside = lappend(m->aside, a);
 	MemoryContextSwitchTo(old);
+	if (found)
+		keep_before(m, a, t);
 }
 
 /* A delete decided here: of version just above `loser`, authored by this transaction. */
@@ -193,7 +214,11 @@ clear_one(MmrMerge *m, Aside *a, MmrTarget *t)
 		if (is_late(m, a) || !find_own(a, t))
 			result = MMR_WRITE_SKIPPED;
 		else
+		{
+			mmr_target_know_columns(t, mmr_merge_sent, a->table->format);
+			keep_before(m, a, t);
 			result = mmr_target_delete(t);
+		}
 		look_end(t);
 	}
 }
@@ -208,12 +233,16 @@ try_one(MmrMerge *m, Aside *a, MmrTarget *t)
 	/* a row with this very key: one that somebody who is not captured has just put there */
 	if (find_own(a, t))
 	{
+		mmr_target_know_columns(t, mmr_merge_sent, a->table->format);
+		keep_before(m, a, t);
 		result = mmr_target_delete(t);
 		if (result != MMR_WRITE_DONE)
 			return result;
 		CommandCounterIncrement();
 	}
-	mmr_merge_fill(a->table, t, &a->item, false);
+	if (a->before != NULL)
+		ExecForceStoreHeapTuple(a->before, t->found, false);
+	mmr_merge_fill(a->table, t, &a->item, a->before != NULL);
 	t->estate->es_output_cid = GetCurrentCommandId(true);
 	if (mmr_target_collides(t, &tid))
 		return settle_with(m, a, t, &tid) ? MMR_WRITE_RETRY : MMR_WRITE_SKIPPED;

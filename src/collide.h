@@ -11,8 +11,12 @@
 
 #include "mergestate.h"
 
-/* Copies the item and keeps it for later. Its row is not in the table any more. */
-extern void mmr_collide_put_aside(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item);
+/*
+ * Copies the item and keeps it for later.  Its row is not in the table any
+ * more; the one it had here before is in t->found, if there was one.
+ */
+extern void mmr_collide_put_aside(MmrMerge *m, MmrMergeTable *table, MmrTarget *t,
+								  MmrMergeItem *item, bool found);
 
 /*
  * All rows put aside go in; where one still collides, the newer version

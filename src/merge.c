@@ -137,7 +137,7 @@ merge_item(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item)
 		merge_log(m, table, t, item, key, found, &meeting, &verdict);
 	if (result == MMR_WRITE_COLLISION)
 	{
-		mmr_collide_put_aside(m, table, item);
+		mmr_collide_put_aside(m, table, t, item, found);
 		return true;
 	}
 	/* A4; a copied row has no version worth keeping */

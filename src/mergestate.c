@@ -120,8 +120,8 @@ mmr_merge_flush(MmrMerge *m)
 	m->appender = NULL;
 }
 
-static bool
-merge_sent(void *arg, AttrNumber attnum)
+bool
+mmr_merge_sent(void *arg, AttrNumber attnum)
 {
 	return mmr_row_sends(arg, attnum);
 }
@@ -131,6 +131,6 @@ mmr_merge_fill(MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item, bool foun
 {
 	ExecClearTuple(t->row);
 	mmr_row_decode(table->format, item->row, item->rowlen, t->row);
-	mmr_target_complete(t, merge_sent, table->format, found);
+	mmr_target_complete(t, mmr_merge_sent, table->format, found);
 	ExecStoreVirtualTuple(t->row);
 }

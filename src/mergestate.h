@@ -84,6 +84,9 @@ extern Snapshot mmr_merge_snapshot(MmrMerge *m);
 extern void mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange *change,
 							 uint64 hash);
 
+/* Does the sender send that column?  arg: the table's MmrRowFormat. */
+extern bool mmr_merge_sent(void *arg, AttrNumber attnum);
+
 /* Decodes what came into t->row; the columns that did not come are taken from t->found if there is one. */
 extern void mmr_merge_fill(MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item, bool found);
 

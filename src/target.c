@@ -234,14 +234,20 @@ target_prepare_defaults(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum
 }
 
 void
+mmr_target_know_columns(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum), void *arg)
+{
+	if (!t->defaults_ready)
+		target_prepare_defaults(t, sent, arg);
+}
+
+void
 mmr_target_complete(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum), void *arg,
 					bool found)
 {
 	TupleTableSlot *row = t->row;
 	TupleDesc	desc = RelationGetDescr(t->rel);
 
-	if (!t->defaults_ready)
-		target_prepare_defaults(t, sent, arg);
+	mmr_target_know_columns(t, sent, arg);
 	if (t->ndefaults > 0 && found)
 		slot_getallattrs(t->found);
 	for (int i = 0; i < t->ndefaults; i++)

@@ -71,6 +71,10 @@ extern bool mmr_target_find(MmrTarget *t, const Datum *key);
  */
 extern bool mmr_target_wait(MmrTarget *t, const Datum *key);
 
+/* From now on t->ndefaults says how many columns `sent` does not name. */
+extern void mmr_target_know_columns(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum),
+									void *arg);
+
 /* Fills the columns of t->row that `sent` does not name: from t->found, or by their defaults. */
 extern void mmr_target_complete(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum),
 								void *arg, bool found);
