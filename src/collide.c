@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "blockers.h"
 #include "breaks.h"
 #include "collide.h"
 #include "conflict_log.h"
@@ -33,7 +34,17 @@ typedef struct Aside
 	MmrMergeTable *table;
 	MmrMergeItem item;
 	HeapTuple	before;			/* the key's row here that has gone for it, if the sender does not send all of it */
+	bool		multiple;		/* collided in more than one constraint */
 } Aside;
+
+/* A row that stands in the way of one put aside. */
+typedef struct Blocker
+{
+	ItemPointer tid;
+	StringInfoData key;
+	bool		known;			/* its key has an entry in the log... */
+	MmrVersion	version;		/* ...of this version */
+} Blocker;
 
 /*
  * Keeps the row that the item takes the place of: columns that the sender
@@ -56,7 +67,7 @@ mmr_collide_put_aside(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeI
 					  bool found)
 {
 	MemoryContext old = MemoryContextSwitchTo(m->batch_cxt);
-	Aside	   *a = palloc(sizeof(Aside));
+	Aside	   *a = palloc0(sizeof(Aside));
 	char	   *bytes = palloc(item->change.keylen + item->rowlen);
 
 	a->table = table;
@@ -93,8 +104,7 @@ record_loss(MmrMerge *m, MmrMergeTable *table, const char *key, int keylen,
 }
 
 static void
-log_loss(MmrMerge *m, Aside *a, MmrTarget *t, MmrResolution resolution, bool known,
-		 const MmrVersion *local)
+log_loss(MmrMerge *m, Aside *a, MmrTarget *t, MmrResolution resolution, const Blocker *b)
 {
 	MmrConflictRecord c = {0};
 	Datum		key[INDEX_MAX_KEYS];
@@ -105,57 +115,107 @@ log_loss(MmrMerge *m, Aside *a, MmrTarget *t, MmrResolution resolution, bool kno
 	c.rel = a->table->rel;
 	c.key = a->table->key;
 	c.key_values = key;
-	c.conflict = a->item.change.op == MMR_OP_INSERT ? MMR_CONFLICT_INSERT_EXISTS :
+	c.conflict = a->multiple ? MMR_CONFLICT_MULTIPLE_UNIQUE :
+		a->item.change.op == MMR_OP_INSERT ? MMR_CONFLICT_INSERT_EXISTS :
 		MMR_CONFLICT_UPDATE_EXISTS;
 	c.resolution = resolution;
 	c.local = t->found;
 	c.remote = t->row;
-	c.local_known = known;
-	c.local_version = *local;
+	c.local_known = b->known;
+	c.local_version = b->version;
 	c.remote_version = a->item.change.version;
 	mmr_conflict_log_write(&c);
 }
 
-/*
- * The row at tid stands in the way of a's.  True if that row has gone, false
- * if it stands and a's row has lost.
- */
+/* The blocker's row is in t->found then; false: it has changed meanwhile. */
 static bool
-settle_with(MmrMerge *m, Aside *a, MmrTarget *t, ItemPointer tid)
+fetch_blocker(MmrTarget *t, Blocker *b)
 {
-	StringInfoData key;
-	MmrState	state;
-	MmrVersion	local = MMR_VERSION_NONE;
-	bool		known;
+	return table_tuple_fetch_row_version(t->rel, b->tid, t->estate->es_snapshot, t->found);
+}
 
-	if (!table_tuple_fetch_row_version(t->rel, tid, GetActiveSnapshot(), t->found))
-		return true;			/* changed meanwhile: look again */
-	initStringInfo(&key);
-	mmr_key_encode(a->table->key, t->found, &key);
-	known = mmr_versions_lookup(m->versions, a->table->key,
-								mmr_key_hash(a->table->key, key.data, key.len),
-								key.data, key.len, &state);
-	if (known)
-		local = state.version;
-	if (mmr_version_compare(&local, &a->item.change.version) <= 0)
+/* All rows that stand in the way of a's, what is known of each; none: they have changed meanwhile. */
+static List *
+find_blockers(MmrMerge *m, Aside *a, MmrTarget *t)
+{
+	List	   *result = NIL;
+	int			constraints;
+	ListCell   *lc;
+
+	foreach(lc, mmr_blockers_find(t, &constraints))
+	{
+		Blocker    *b = palloc0(sizeof(Blocker));
+		MmrState	state;
+
+		b->tid = lfirst(lc);
+		if (!fetch_blocker(t, b))
+			continue;
+		initStringInfo(&b->key);
+		mmr_key_encode(a->table->key, t->found, &b->key);
+		b->version = MMR_VERSION_NONE;
+		b->known = mmr_versions_lookup(m->versions, a->table->key,
+									   mmr_key_hash(a->table->key, b->key.data, b->key.len),
+									   b->key.data, b->key.len, &state);
+		if (b->known)
+			b->version = state.version;
+		result = lappend(result, b);
+	}
+	a->multiple |= constraints > 1;
+	return result;
+}
+
+/* A newer row stands: a's has lost, and nobody else goes because of it. */
+static void
+lose_to(MmrMerge *m, Aside *a, MmrTarget *t, Blocker *b)
+{
+	(void) fetch_blocker(t, b);
+	log_loss(m, a, t, MMR_KEEP_LOCAL, b);
+	mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
+	record_loss(m, a->table, a->item.change.key, a->item.change.keylen, &a->item.change.version);
+}
+
+/*
+ * Rows stand in the way of a's.  RETRY: they have gone, or changed; SKIPPED:
+ * one of them stands, and a's row has lost.
+ */
+static MmrWrite
+settle_blockers(MmrMerge *m, Aside *a, MmrTarget *t)
+{
+	List	   *blockers = find_blockers(m, a, t);
+	ListCell   *lc;
+
+	foreach(lc, blockers)
+	{
+		Blocker    *b = lfirst(lc);
+
+		if (mmr_version_compare(&b->version, &a->item.change.version) > 0)
+		{
+			lose_to(m, a, t, b);
+			return MMR_WRITE_SKIPPED;
+		}
+	}
+	foreach(lc, blockers)
+	{
+		Blocker    *b = lfirst(lc);
+
+		if (!fetch_blocker(t, b))
+			return MMR_WRITE_RETRY;
 		switch (mmr_target_delete(t))
 		{
 			case MMR_WRITE_DONE:
-				log_loss(m, a, t, MMR_APPLY_REMOTE, known, &local);
-				record_loss(m, a->table, key.data, key.len, &local);
+				log_loss(m, a, t, MMR_APPLY_REMOTE, b);
+				record_loss(m, a->table, b->key.data, b->key.len, &b->version);
 				m->counts.deleted++;
-				return true;
+				break;
 			case MMR_WRITE_SKIPPED:
 				/* a trigger of the user's keeps it, here: that is nobody else's affair */
-				log_loss(m, a, t, MMR_KEEP_LOCAL, known, &local);
-				return false;
+				log_loss(m, a, t, MMR_KEEP_LOCAL, b);
+				return MMR_WRITE_SKIPPED;
 			default:
-				return true;
+				return MMR_WRITE_RETRY;
 		}
-	log_loss(m, a, t, MMR_KEEP_LOCAL, known, &local);
-	mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
-	record_loss(m, a->table, a->item.change.key, a->item.change.keylen, &a->item.change.version);
-	return false;
+	}
+	return MMR_WRITE_RETRY;
 }
 
 /* Has the key a version here by now that is not older than the item's? */
@@ -243,9 +303,11 @@ try_one(MmrMerge *m, Aside *a, MmrTarget *t)
 	if (a->before != NULL)
 		ExecForceStoreHeapTuple(a->before, t->found, false);
 	mmr_merge_fill(a->table, t, &a->item, a->before != NULL);
+	/* t->found is wanted for the rows in its way */
+	ExecMaterializeSlot(t->row);
 	t->estate->es_output_cid = GetCurrentCommandId(true);
 	if (mmr_target_collides(t, &tid))
-		return settle_with(m, a, t, &tid) ? MMR_WRITE_RETRY : MMR_WRITE_SKIPPED;
+		return settle_blockers(m, a, t);
 	result = mmr_target_insert(t);
 	/* somebody was quicker */
 	return result == MMR_WRITE_COLLISION ? MMR_WRITE_RETRY : result;

@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ * blockers.h
+ *	  All rows that hold a unique value of a row that is to be written, or that
+ *	  an exclusion constraint keeps apart from it.
+ *
+ * Floor 4.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MMR_BLOCKERS_H
+#define MMR_BLOCKERS_H
+
+#include "target.h"
+
+/*
+ * Addresses (ItemPointer, each once, palloc'd) of the rows that the snapshot
+ * sees and that t->row collides with; in how many constraints.  Between
+ * mmr_target_begin and end.  Waits for nobody.
+ */
+extern List *mmr_blockers_find(MmrTarget *t, int *constraints);
+
+#endif							/* MMR_BLOCKERS_H */
