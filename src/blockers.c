@@ -17,6 +17,7 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
+#include "catalog/index.h"
 #include "executor/executor.h"
 #include "nodes/execnodes.h"
 #include "utils/rel.h"
