@@ -40,7 +40,7 @@ $(OBJS): $(HDRS)
 
 # Private servers, no installation: scripts/with_server.sh says what happens.
 # TESTS="regress isolation tap", PROVE_TESTS=test/..., ASSERT=prefix of a PostgreSQL with assertions
-.PHONY: test demo chaos headerscheck
+.PHONY: test demo chaos bench headerscheck
 test:
 	@scripts/with_server.sh -p python3 -n test/run.sh
 
@@ -54,6 +54,13 @@ NODES ?= 2
 MINUTES ?= 1
 chaos:
 	@scripts/with_server.sh -p python3 -n python3 test/chaos/chaos.py --seed $(SEED) --nodes $(NODES) --minutes $(MINUTES) $(CHAOS)
+
+# mmrepl beside no replication, native logical replication, pglogical, Bucardo: bench/README.md. PARTS="a c" SCALE=0.1 REPEAT=3
+# TOOLS="none native mmrepl"; results go to OUT, those of other sizes not beside the real ones
+BENCH_OUT = $(if $(filter-out 1,$(SCALE)),build/bench,bench)
+bench:
+	@BENCH_COMMIT="$$(git describe --always --dirty --exclude='*' 2>/dev/null)" PYTHONDONTWRITEBYTECODE=1 \
+		scripts/with_server.sh -p python3 -o "$(abspath $(or $(OUT),$(BENCH_OUT)))" python3 bench/bench.py
 
 # every header compiles alone
 headerscheck:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# with_server.sh [-p "PACKAGE..."] [-c DIR] [-n] COMMAND...: runs COMMAND with mmrepl built and installed in a private PostgreSQL.
+# with_server.sh [-p "PACKAGE..."] [-c DIR] [-o DIR] [-n] COMMAND...: runs COMMAND with mmrepl built and installed in a private PostgreSQL.
 #
 # It copies the checkout and the PostgreSQL that PG_CONFIG names (ASSERT=DIR: a PostgreSQL built with assertions,
 # by its prefix) into a new directory under TMPDIR, builds and installs only there, and runs COMMAND there, in the
@@ -9,17 +9,20 @@
 #	MMR_WORK	the directory, for whatever COMMAND makes; MMR_WORK/logs is kept in build/logs if COMMAND fails,
 #			MMR_WORK/result is printed last of all
 # -c DIR puts a copy of DIR, if it may be read, into MMR_WORK/given, for a COMMAND that may not read it itself.
+# -o DIR takes what COMMAND puts into MMR_WORK/out, if it succeeds.
 # Whatever COMMAND says, servers below the directory are stopped and it is removed, unless KEEP=1.
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 packages=
 given=
+output=
 netns=
-while getopts p:c:n opt; do
+while getopts p:c:o:n opt; do
 	case $opt in
 		p) packages=$OPTARG ;;
 		c) given=$OPTARG ;;
+		o) output=$OPTARG ;;
 		n) netns=1 ;;
 		*) exit 2 ;;
 	esac
@@ -66,6 +69,9 @@ leave() {
 	if [ $status != 0 ] && [ -n "$(ls -A "$work/logs" 2>/dev/null)" ]; then
 		rm -rf "$top/build/logs"
 		mkdir -p "$top/build" && cp -r "$work/logs" "$top/build/logs" && echo "Logs: $top/build/logs" >&2
+	fi
+	if [ $status = 0 ] && [ -n "$output" ] && [ -d "$work/out" ]; then
+		mkdir -p "$output" && cp "$work"/out/* "$output"/ || status=1
 	fi
 	result=$(cat "$work/result" 2>/dev/null || true)
 	# a server that is just going down may still write
