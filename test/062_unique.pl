@@ -15,7 +15,7 @@ my $groups = $ENV{GROUPS_OF_ROWS} // 60;
 note("SEED=$seed");
 srand($seed);
 
-my @nodes = map { new_node($_, conf => "mmrepl.lock_timeout = '60s'\nmmrepl.frame_size = 64\n") } qw(aaa01 aaa02 aaa03);
+my @nodes = map { new_node($_, conf => "mmrepl.lock_timeout = '60s'\nmmrepl.heartbeat_interval = 100\nmmrepl.frame_size = 64\n") } qw(aaa01 aaa02 aaa03);
 
 # What each table is to be checked for: the columns that statements may set, and with what.
 my $value = sub { return (int(rand(3)) < 1 ? 'NULL' : 1 + int(rand(3))); };

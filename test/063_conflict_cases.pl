@@ -8,7 +8,7 @@ use MmreplCluster;
 use MmreplGates;
 use Test::More;
 
-my @nodes = map { new_node($_, conf => "mmrepl.lock_timeout = '60s'\n") } qw(aaa01 aaa02 aaa03);
+my @nodes = map { new_node($_, conf => "mmrepl.lock_timeout = '60s'\nmmrepl.heartbeat_interval = 100\n") } qw(aaa01 aaa02 aaa03);
 my $marks = q{INSERT INTO mark SELECT unnest('{aaa01,aaa02,aaa03}'::text[]), 0};
 sql_all(qq{
 	CREATE TABLE mark (id text PRIMARY KEY, n int);

@@ -4,6 +4,7 @@
 #
 #	new(nodes...)	all open
 #	shut			stops all directions
+#	flight(a, b)	what a sends to b from now on is on its way, and does not arrive, until the next deliver or open
 #	deliver(a, b)	lets all that a has committed reach b, and waits for it
 #	open			all go on
 #	orders			shuffled list of all directions
@@ -76,6 +77,20 @@ sub _open
 	return;
 }
 
+# The session at b that takes what a sends is stopped: a's pusher has read its rows and waits.
+sub flight
+{
+	my ($self, $x, $y) = @_;
+	my $name = $x->name . '>>' . $y->name;
+	my $pid = $self->ask($y, "SELECT pid FROM mmrepl.worker_status WHERE kind = 'apply' AND db = '" . $x->name . "'");
+	die "there is no session of $name\n" unless $pid =~ /^\d+$/;
+	kill 'STOP', $pid;
+	$self->{stopped}{$name} = $pid;
+	die "the session of $name was busy\n" unless $self->ask($y, "SELECT state = 'idle' AND wait_event = 'ClientRead' FROM pg_stat_activity WHERE pid = $pid") eq 't';
+	$self->_open($x, $y);
+	return;
+}
+
 sub shut
 {
 	my ($self) = @_;
@@ -86,7 +101,8 @@ sub shut
 sub open
 {
 	my ($self) = @_;
-	$self->_open(@$_) foreach $self->orders;
+	kill 'CONT', values %{ $self->{stopped} };
+	$self->{stopped} = {};
 	return;
 }
 
@@ -95,6 +111,8 @@ sub deliver
 	my ($self, $x, $y) = @_;
 	my $name = $x->name;
 	my $n = $self->ask($x, "UPDATE mark SET n = n + 1 WHERE id = '$name' RETURNING n");
+	my $flying = delete $self->{stopped}{ $x->name . '>>' . $y->name };
+	kill 'CONT', $flying if $flying;
 	$self->_open($x, $y);
 	my $tries = 500 * $PostgreSQL::Test::Utils::timeout_default;
 	while ($self->ask($y, "SELECT n >= $n FROM mark WHERE id = '$name'") ne 't')
