@@ -40,7 +40,7 @@ $(OBJS): $(HDRS)
 
 # Private servers, no installation: scripts/with_server.sh says what happens.
 # TESTS="regress isolation tap", PROVE_TESTS=test/..., ASSERT=prefix of a PostgreSQL with assertions
-.PHONY: test demo chaos bench headerscheck
+.PHONY: test demo chaos chaos-proof bench headerscheck
 test:
 	@scripts/with_server.sh -p python3 -n test/run.sh
 
@@ -52,6 +52,7 @@ DEMO_PACKAGES = python3 freeradius freeradius-postgresql freeradius-config freer
 SEED ?= 1
 NODES ?= 2
 MINUTES ?= 1
+SEEDS ?= 6
 chaos:
 	@scripts/with_server.sh -p python3 -n python3 test/chaos/chaos.py --seed $(SEED) --nodes $(NODES) --minutes $(MINUTES) $(CHAOS)
 
@@ -61,6 +62,10 @@ BENCH_OUT = $(if $(filter-out 1,$(SCALE)),build/bench,bench)
 bench:
 	@BENCH_COMMIT="$$(git describe --always --dirty --exclude='*' 2>/dev/null)" PYTHONDONTWRITEBYTECODE=1 \
 		scripts/with_server.sh -p python3 -o "$(abspath $(or $(OUT),$(BENCH_OUT)))" python3 bench/bench.py
+
+# That the chaos test would notice: mmrepl without one rule after the other (RULES="RANK ...", or all), SEEDS tried for each.
+chaos-proof:
+	@SEED=$(SEED) SEEDS=$(SEEDS) scripts/with_server.sh -p python3 -n python3 -B test/chaos/proof.py $(RULES)
 
 # every header compiles alone
 headerscheck:

@@ -5,10 +5,10 @@ use Test::More;
 
 plan skip_all => 'python3 is not here' if system('python3 -c "" 2>/dev/null') != 0;
 
-foreach my $run ([ 7, 2, 0.4 ], [ 8, 3, 0.3 ])
+foreach my $run ([ 7, 2, 0.25 ], [ 8, 3, 0.25 ])
 {
 	my ($seed, $nodes, $minutes) = @$run;
-	my @told = `python3 -B test/chaos/chaos.py --seed $seed --nodes $nodes --minutes $minutes --writers 3 2>&1`;
+	my @told = `python3 -B test/chaos/chaos.py --seed $seed --nodes $nodes --minutes $minutes --profile short 2>&1`;
 	my $status = $?;
 	chomp @told;
 	note($_) foreach @told;

@@ -2,10 +2,14 @@
 """chaos.py: random writers on several servers that replicate to each other, and a nemesis; then quiet, and a check that all are equal.
 
   PG_CONFIG=.../pg_config chaos.py --seed 1 --nodes 2 --minutes 1
-Environment: PG_CONFIG (mmrepl is installed there). The exit status is 0 when everything holds."""
+Environment: PG_CONFIG (mmrepl is installed there). The exit status is 0 when everything holds.
+
+The seed fixes what each writer asks for, transaction by transaction (--plan shows it), the roles, the initial copy and the
+sequence of faults with what each is about. It does not fix when a statement meets another, or a fault: that is the machine's."""
 import argparse
 import collections
-import glob
+import dataclasses
+import hashlib
 import os
 import random
 import shutil
@@ -21,8 +25,9 @@ import pq
 from check import Checker
 from links import Network
 from nemesis import Nemesis
+from profiles import PROFILES
 from server import Server
-from workload import Writer
+from workload import Planner, Writer
 
 
 def arguments():
@@ -30,13 +35,43 @@ def arguments():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--nodes", type=int, default=2)
     p.add_argument("--minutes", type=float, default=1.0)
-    p.add_argument("--writers", type=int, default=4, help="connections that write, per server")
-    p.add_argument("--pace", type=float, default=0.02, help="seconds between the transactions of a writer, on average")
-    p.add_argument("--only", help="faults, by name: cut,slow,kill_worker,... (none: no faults)")
-    p.add_argument("--clock", action="store_true", help="clocks jump (libfaketime)")
-    p.add_argument("--keep", action="store_true", help="the servers' directories stay")
+    p.add_argument("--profile", default="default", choices=sorted(PROFILES), help="what is written, and what goes wrong; see profiles.py")
+    p.add_argument("--writers", type=int, help="connections that write, per server")
+    p.add_argument("--pace", type=float, help="seconds between the transactions of a writer, on average")
+    p.add_argument("--faults", help="by name: cut,slow,kill_worker,... (none: no faults)")
+    p.add_argument("--clock", action="store_true", default=None, help="clocks jump")
+    p.add_argument("--copy", type=int, choices=[0, 1, 2], help="onetimecopy (else by the seed)")
+    p.add_argument("--targets", type=int, help="how many servers, from the last, only receive (else by the seed)")
+    p.add_argument("--plan", type=int, metavar="N", help="only show the first N transactions of each writer")
+    p.add_argument("--keep", action="store_true", help="the servers' directories stay (else only if the run fails)")
+    p.add_argument("--discard", action="store_true", help="they never do")
     p.add_argument("--verbose", action="store_true")
-    return p.parse_args()
+    a = p.parse_args()
+    given = {k: getattr(a, k) for k in ("writers", "pace", "faults", "clock") if getattr(a, k) is not None}
+    a.profile = dataclasses.replace(PROFILES[a.profile], **given)
+    rng = random.Random(f"{a.seed}/roles")
+    copy, targets = rng.choice([0, 0, 0, 1, 2]), rng.choice([0, 0, 0, 1]) if a.nodes > 2 else 0
+    a.copy = copy if a.copy is None else a.copy
+    a.targets = (0 if a.profile.lonely else targets) if a.targets is None else a.targets
+    return a
+
+
+def plans(a):
+    """The planner of every writer, by name."""
+    sources = 1 if a.profile.lonely else a.nodes - a.targets
+    return {(n, i): Planner(a.seed, f"n{n + 1}", i, a.profile) for n in range(sources) for i in range(a.profile.writers)}
+
+
+def show_plan(a):
+    for planner in plans(a).values():
+        print(f"-- {planner.name}")
+        print("\n".join(planner.text(a.plan)))
+
+
+def digest(a):
+    """Two runs with the same have the same workload."""
+    told = "".join("\n".join(p.text(100)) for p in plans(a).values())
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 class Run:
@@ -47,6 +82,7 @@ class Run:
         self.story = open(os.path.join(self.base, "story"), "w")
         self.lock = threading.Lock()
         self.servers = []
+        self.writers = []
 
     def say(self, text, loud=None):
         with self.lock:
@@ -59,12 +95,12 @@ class Run:
         rng = random.Random(f"{self.a.seed}/set-up")
         bindir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True,
                                 check=True).stdout.strip()
-        fake = (glob.glob("/usr/lib/*/faketime/libfaketime.so.1") or [None])[0] if self.a.clock else None
+        clock = self.build_clock() if self.a.profile.clock else None
         names = [f"n{i + 1}" for i in range(self.a.nodes)]
         self.network = Network()
         schema = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.sql")).read()
         for name in names:
-            s = Server(name, self.base, bindir, rng.choice(["on", "off"]), fake)
+            s = Server(name, self.base, bindir, rng.choice(["on", "off"]), self.a.profile.heartbeat, clock)
             self.servers.append(s)
             s.start()
             s.proxy_port = self.network.add(s, [n for n in names if n != name])
@@ -72,23 +108,52 @@ class Run:
             s.wait_up(dbname="postgres")
             s.query("CREATE DATABASE app", dbname="postgres")
             s.query(schema)
+        for s in self.servers[self.a.nodes - self.a.targets:]:
+            s.role = "target"
+        self.fill()
         script = "CREATE EXTENSION mmrepl;"
         for s in self.servers:
             script += f"SELECT mmrepl.add_db('{s.name}', 'host=127.0.0.1 port={s.proxy_port} dbname=app user=postgres');"
         script += "SELECT mmrepl.add_table('sess', key => 'sess_uid', relgroup => 'herd');"
         script += "SELECT mmrepl.add_all_tables(relgroup => 'herd', exclude => '{audit}');"
         script += "SELECT mmrepl.add_sequence('sess_id_seq', relgroup => 'herd');"
-        script += "SELECT mmrepl.add_sync('chaos', relgroup => 'herd', dbs => '{%s}');" % ",".join(n + ":source" for n in names)
+        script += ("SELECT mmrepl.add_sync('chaos', relgroup => 'herd', dbs => '{%s}', onetimecopy => %d);"
+                   % (",".join(f"{s.name}:{s.role}" for s in self.servers), self.a.copy))
         conn = self.servers[0].connect()
         for statement in script.split(";"):
             if statement:
                 conn.exec(statement)
         conn.close()
 
+    def build_clock(self):
+        path = os.path.join(self.base, "clock.so")
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "clock.c")
+        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", path, source], check=True)
+        return path
+
+    def fill(self):
+        """Rows that the initial copy takes from the first server; what others have (onetimecopy 1) goes."""
+        if not self.a.copy:
+            return
+        tables = {"acct": "i, i, NULL, 0, 0, '{tag}'||i", "users": "'user'||i, 'Mail'||i, '', '{tag}'||i", "comp": "i, 1.0, 'c', '{tag}'||i",
+                  "parent": "i, 'p', '{tag}'||i", "bucket": "i, 'b', '{tag}'||i", "seat": "i, i, NULL, '{tag}'||i",
+                  "room": "i, int4range(i, i+1), '{tag}'||i"}
+        for s in self.servers if self.a.copy == 1 else self.servers[:1]:
+            for table, row in tables.items():
+                s.query("SET session_replication_role = replica", f"INSERT INTO {table} SELECT {row.format(tag='fill.' + s.name + '.')}"
+                        f" FROM generate_series(0, {4 if table in ('comp', 'parent') else 5}) i")
+        key = {"users": "name", "comp": "a || '|' || trim_scale(b)"}
+        for table in tables:
+            # older than anything
+            self.servers[0].query(f"INSERT INTO audit (lo, hi, tbl, op, key, row) SELECT -1, 0, '{table}', 'W',"
+                                  f" {key.get(table, 'id::text')}, to_jsonb(t) FROM {table} t")
+
     def play(self):
         stop = threading.Event()
-        self.writers = [Writer(s, s.name, i, self.a.seed, self.a.pace, stop) for s in self.servers for i in range(self.a.writers)]
-        self.nemesis = Nemesis(self.servers, self.network, self.a.seed, stop, self.say, self.a.only, self.a.clock)
+        for node, number in plans(self.a):
+            s = self.servers[node]
+            self.writers.append(Writer(s, s.name, number, self.a.seed, self.a.profile, stop))
+        self.nemesis = Nemesis(self.servers, self.network, self.a.seed, stop, self.say, self.a.profile)
         for w in self.writers:
             w.start()
         if self.nemesis.actions:
@@ -119,14 +184,17 @@ class Run:
                 s.query(f"{'COMMIT' if rng.random() < 0.7 else 'ROLLBACK'} PREPARED '{gid}'")
 
     def check(self):
-        c = self.checker = Checker(self.servers, self.say, self.a.clock)
-        if self.a.clock:
+        c = self.checker = Checker(self.servers, self.say)
+        if self.a.profile.clock:
             for s in self.servers:
                 s.set_clock(0)
         synced = c.wait_synced(90)
         equal = c.until_equal(10 if synced else 2)
         c.unique()
         writes = c.audit() if equal else 0
+        if self.a.profile.lonely:
+            c.no_conflicts()
+        c.set_aside()
         if synced:
             c.drained(60)
             c.workers()
@@ -141,7 +209,8 @@ class Run:
             for (state, message), n in w.errors.items():
                 errors[state] += n
         conflicts = sum(int(s.query("SELECT count(*) FROM mmrepl.conflict_log")[0][0]) for s in self.servers)
-        self.say(f"seed {self.a.seed}, {self.a.nodes} nodes: {writes} row writes, {dict(counts)}, client errors {dict(errors)}", True)
+        self.say(f"seed {self.a.seed}, {self.a.nodes} nodes ({self.a.targets} targets), onetimecopy {self.a.copy},"
+                 f" workload {digest(self.a)}: {writes} row writes, {dict(counts)}, client errors {dict(errors)}", True)
         self.say(f"{sum(self.nemesis.counts.values())} faults: {dict(self.nemesis.counts)}", True)
         self.say(f"{conflicts} conflicts, notices {len(pq.notices)} {set(pq.notices[:3]) if pq.notices else ''}", True)
         for message, n in told.most_common():
@@ -151,14 +220,18 @@ class Run:
     def clean(self, failed):
         for s in self.servers:
             s.stop(signal.SIGQUIT)
-        if failed or self.a.keep:
+        if (failed or self.a.keep) and not self.a.discard:
             self.say(f"kept: {self.base}", True)
         else:
             shutil.rmtree(self.base, ignore_errors=True)
 
 
 def main():
-    run = Run(arguments())
+    a = arguments()
+    if a.plan:
+        show_plan(a)
+        return
+    run = Run(a)
     failed = True
     try:
         run.set_up()

@@ -1,8 +1,9 @@
 """links.py: what comes over the network to a server comes through here, and can be cut, delayed and healed.
 
 A Link is one way in: from one server to another, known by who opens the connection (the servers' processes run in
-their data directories). Cutting with `drop` lets bytes vanish into a queue that nobody reads, with `reset` ends
-the connections. One direction alone can be dropped."""
+their data directories). Cutting with `drop` lets bytes wait in a queue that nobody reads, until they go on or are
+forgotten; with `reset` ends the connections; with `vanish` swallows all that is sent on them. One direction alone can
+be dropped."""
 import asyncio
 import os
 import socket
@@ -13,6 +14,7 @@ class Link:
     def __init__(self, source, target):
         self.source, self.target = source, target
         self.refuse = False             # new connections
+        self.lost = set()               # connections whose bytes vanish, for good
         self.hold = {"to": False, "from": False}
         self.delay = 0.0
         self.conns = set()
@@ -78,21 +80,26 @@ class Network:
             return
         pair = (writer, w2)
         link.conns.add(pair)
-        tasks = [asyncio.ensure_future(self._pump(link, "to", reader, w2)),
-                 asyncio.ensure_future(self._pump(link, "from", r2, writer))]
+        tasks = [asyncio.ensure_future(self._pump(link, pair, "to", reader, w2)),
+                 asyncio.ensure_future(self._pump(link, pair, "from", r2, writer))]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for t in tasks:
             t.cancel()
         link.conns.discard(pair)
+        link.lost.discard(pair)
         for w in pair:
             w.close()
 
-    async def _pump(self, link, way, reader, writer):
+    async def _pump(self, link, pair, way, reader, writer):
         try:
             while True:
                 data = await reader.read(65536)
+                while pair in link.lost and not data:
+                    await asyncio.sleep(0.05)
                 if not data:
                     return
+                if pair in link.lost:
+                    continue
                 if link.delay:
                     await asyncio.sleep(link.delay)
                 while link.hold[way]:
@@ -103,18 +110,22 @@ class Network:
             return
 
     def cut(self, link, how, ways=("to", "from")):
-        """how: drop (bytes wait, connections seem alive) or reset."""
+        """how: drop (bytes wait, connections seem alive), reset, or vanish (of the connections that there are nothing
+        arrives any more, and neither side is told; new ones are well)."""
         def do():
             if how == "reset":
                 link.refuse = True
-                self._reset(link)
+                self._reset(link.conns)
+            elif how == "vanish":
+                link.lost |= link.conns
             else:
                 for way in ways:
                     link.hold[way] = True
         self.loop.call_soon_threadsafe(do)
 
-    def _reset(self, link):
-        for pair in list(link.conns):
+    @staticmethod
+    def _reset(pairs):
+        for pair in list(pairs):
             for w in pair:
                 w.transport.abort()
 
@@ -122,7 +133,8 @@ class Network:
         """forget: what was on the way is lost with its connections."""
         def do():
             if forget:
-                self._reset(link)
+                self._reset(link.conns)
+            self._reset(link.lost)      # as the kernel does when it has waited long enough
             link.refuse = False
             link.delay = 0.0
             link.hold = {"to": False, "from": False}

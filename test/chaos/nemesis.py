@@ -9,21 +9,24 @@ import pq
 
 
 class Nemesis(threading.Thread):
-    def __init__(self, servers, network, seed, run, say, only=None, clock=False):
+    def __init__(self, servers, network, seed, run, say, profile):
         super().__init__(daemon=True)
         self.servers, self.network, self.run_state, self.say = servers, network, run, say
-        self.rng = random.Random(f"{seed}/nemesis")
+        self.seed, self.rest, self.burst = seed, profile.rest, profile.burst
         self.counts = collections.Counter()
         self.lock = threading.Lock()
         self.later = []                 # (time, what, function): ends of faults
         self.stopped = set()
-        actions = {self.cut: 6, self.slow: 2, self.kill_worker: 4, self.terminate_worker: 4, self.kill_server: 4,
-                   self.restart: 2, self.freeze: 3, self.maintain: 4, self.pause: 2, self.stop_here: 2, self.kick: 1}
-        if clock:
-            actions[self.clock] = 4
-        if only:
-            actions = {f: w for f, w in actions.items() if f.__name__ in only.split(",")}
-        self.actions = actions
+        weights = {"cut": 6, "late": 2, "vanish": 2, "isolate": 2, "slow": 2, "kill_worker": 4, "terminate_worker": 4,
+                   "kill_client": 2, "kill_server": 4, "restart": 2, "freeze": 3, "maintain": 4, "pause": 2, "stop_here": 2,
+                   "kick": 1}
+        if profile.faults:
+            weights = {f: profile.faults.split(",").count(f) for f in profile.faults.split(",") if f != "none"}
+        if profile.clock:
+            weights["clock"] = max(weights.get("clock", 0), 4)
+        else:
+            weights.pop("clock", None)
+        self.actions = {getattr(self, f): w for f, w in weights.items()}
 
     def count(self, what, where):
         self.counts[what] += 1
@@ -56,6 +59,38 @@ class Nemesis(threading.Thread):
         self.count(f"cut ({how}{'' if len(ways) == 2 else ' ' + ways[0]})", f"{link.source} -> {link.target} x{len(links)}")
         self.after(self.rng.choice([0.3, 1, 3, 8]), "heal", lambda: [self.network.heal(x, forget) for x in links])
 
+    def late(self, server):
+        """What is on the way arrives much later, and nobody has hung up."""
+        link = self.rng.choice(list(self.network.links.values()))
+        way = self.rng.choice(["to", "to", "from"])
+        self.network.cut(link, "drop", (way,))
+        self.count(f"late ({way})", f"{link.source} -> {link.target}")
+        self.after(self.rng.choice([1, 2, 4]), "heal", lambda: self.network.heal(link))
+
+    def late_burst(self, server):
+        """In the middle of a burst; a slow link makes for large batches under way."""
+        link = self.rng.choice(list(self.network.links.values()))
+        link.delay = 0.25
+        self.after(self.burst[0] - 0.35, "late", lambda: self.network.cut(link, "drop", ("to",)))
+        self.count("late (to)", f"{link.source} -> {link.target}")
+        self.after(self.burst[1] - 2.5, "heal", lambda: self.network.heal(link))
+
+    def vanish(self, server):
+        """Packets are lost, and neither end is told."""
+        link = self.rng.choice(list(self.network.links.values()))
+        self.network.cut(link, "vanish")
+        self.count("vanish", f"{link.source} -> {link.target}")
+        self.after(self.rng.choice([2, 6]), "heal", lambda: self.network.heal(link))
+
+    def isolate(self, server):
+        """Nobody reaches this server, and it reaches nobody."""
+        links = [x for x in self.network.links.values() if server.name in (x.source, x.target)]
+        how, forget = self.rng.choice(["drop", "reset"]), self.rng.random() < 0.5
+        for x in links:
+            self.network.cut(x, how)
+        self.count("isolate", server.name)
+        self.after(self.rng.choice([0.5, 2, 5]), "heal", lambda: [self.network.heal(x, forget) for x in links])
+
     def slow(self, server):
         link = self.rng.choice(list(self.network.links.values()))
         link.delay = self.rng.choice([0.02, 0.1, 0.3])
@@ -79,6 +114,16 @@ class Nemesis(threading.Thread):
         if pid is not None:
             server.send(pid, signal.SIGTERM)
             self.count(f"SIGTERM of {what if 'mmrepl' in what else 'apply backend'}", server.name)
+
+    def kill_client(self, server):
+        """A backend of a writer."""
+        pids = server.processes("[local]")
+        sig = self.rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGTERM, signal.SIGINT])
+        if pids:
+            if sig == signal.SIGKILL:
+                server.crashes.append(time.time())
+            server.send(self.rng.choice(pids), sig)
+            self.count(f"{sig.name} of client's backend", server.name)
 
     def kill_server(self, server):
         both = self.rng.random() < 0.15
@@ -106,7 +151,8 @@ class Nemesis(threading.Thread):
 
     def maintain(self, server):
         sql = self.rng.choice(["VACUUM FREEZE", "VACUUM FULL acct", "REINDEX TABLE users", "CHECKPOINT", "CLUSTER comp USING comp_pkey",
-                               "SELECT pg_switch_wal()", "ALTER TABLE bucket ALTER v SET STORAGE MAIN", "ANALYZE", "VACUUM FREEZE mmrepl.progress"])
+                               "SELECT pg_switch_wal()", "ALTER TABLE bucket ALTER v SET STORAGE MAIN", "ANALYZE", "VACUUM FREEZE mmrepl.progress", "VACUUM FULL users",
+                               "TABLE mmrepl.status", "TABLE mmrepl.change_log"])
         if self.sql(server, sql):
             self.count("maintenance", f"{server.name}: {sql}")
 
@@ -126,7 +172,7 @@ class Nemesis(threading.Thread):
             self.count("kick", server.name)
 
     def clock(self, server):
-        offset = self.rng.choice([-40, -5, -1, 0, 1, 5, 40])
+        offset = self.rng.choice([-40, -5, -1, -0.1, 0, 0.1, 1, 5, 40])
         server.set_clock(offset)
         self.count("clock", f"{server.name} {offset:+} s")
 
@@ -147,20 +193,28 @@ class Nemesis(threading.Thread):
             time.sleep(0.05)
             self.due()
 
+    def pause_after(self, rest):
+        """When the next fault is due."""
+        now = time.time()
+        return now - now % self.burst[1] + self.burst[1] if self.burst else now + rest
+
     def run(self):
         threading.Thread(target=self.heal_in_time, daemon=True).start()
-        until = time.time() + 1
+        until = self.pause_after(1)
+        number = 0
         while not self.run_state.is_set():
             time.sleep(0.05)
             if time.time() < until:
                 continue
+            # numbers of its own for each: what one meets does not change the next
+            number += 1
+            self.rng = random.Random(f"{self.seed}/nemesis/{number}")
+            rest = self.rng.choice(self.rest)
             server = self.rng.choice(self.servers)
             action = self.rng.choices(list(self.actions), list(self.actions.values()))[0]
-            if server.proc.poll() is not None and action not in (self.cut, self.slow):
-                until = time.time() + 0.2
-                continue
-            action(server)
-            until = time.time() + self.rng.choice([0.2, 0.8, 1.5, 3])
+            if server.proc.poll() is None or action in (self.cut, self.late, self.vanish, self.isolate, self.slow):
+                action(server)
+            until = self.pause_after(rest)
 
     def settle(self):
         """Everything works again."""

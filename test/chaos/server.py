@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -32,7 +33,7 @@ autovacuum_naptime = 5s
 timezone = 'UTC'
 synchronous_commit = {synchronous_commit}
 mmrepl.restart_delay = 500
-mmrepl.heartbeat_interval = 300
+mmrepl.heartbeat_interval = {heartbeat}
 mmrepl.connect_timeout = 3
 mmrepl.lock_timeout = 1000
 mmrepl.segment_size = 64
@@ -53,7 +54,7 @@ def free_port():
 
 
 class Server:
-    def __init__(self, name, base, bindir, synchronous_commit="on", faketime=None):
+    def __init__(self, name, base, bindir, synchronous_commit="on", heartbeat=300, clock=None):
         self.name = name
         self.dir = os.path.join(base, name)
         self.sockets = base
@@ -63,11 +64,13 @@ class Server:
         self.proc = None
         self.lock = threading.Lock()
         self.crashes = []               # when it was killed or stopped at once
-        self.faketime = faketime
+        self.clock = clock              # library that moves it, or None
+        self.role = "source"
         self.run("initdb", "-D", self.dir, "-N", "-A", "trust", "-U", "postgres", "--locale=C.UTF-8", "-E", "UTF8")
         with open(os.path.join(self.dir, "postgresql.conf"), "a") as f:
-            f.write(CONF.format(port=self.port, sockets=base, synchronous_commit=synchronous_commit))
-        if faketime:
+            f.write(CONF.format(port=self.port, sockets=base, synchronous_commit=synchronous_commit,
+                                heartbeat=heartbeat))
+        if clock:
             self.set_clock(0)
 
     def run(self, program, *args):
@@ -86,19 +89,18 @@ class Server:
         finally:
             c.close()
 
-    # ---- clock (only of servers made with faketime)
+    # ---- clock
 
     def set_clock(self, seconds):
+        """In place: the server has the file mapped."""
         path = os.path.join(self.sockets, self.name + ".clock")
-        with open(path + ".new", "w") as f:
-            f.write(f"{seconds:+}s\n")
-        os.rename(path + ".new", path)
+        with open(path, "r+b" if os.path.exists(path) else "wb") as f:
+            f.write(struct.pack("q", int(seconds * 1000000)))
 
     def environment(self):
-        if not self.faketime:
+        if not self.clock:
             return None
-        return dict(os.environ, LD_PRELOAD=self.faketime, FAKETIME_NO_CACHE="1", FAKETIME_DONT_FAKE_MONOTONIC="1",
-                    DONT_FAKE_MONOTONIC="1", FAKETIME_TIMESTAMP_FILE=os.path.join(self.sockets, self.name + ".clock"))
+        return dict(os.environ, LD_PRELOAD=self.clock, CHAOS_CLOCK=os.path.join(self.sockets, self.name + ".clock"))
 
     # ---- processes
 

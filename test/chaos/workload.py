@@ -7,14 +7,14 @@ import time
 
 import pq
 
-KEYS = 14
-TABLES = ["acct", "users", "comp", "parent", "child", "bucket", "sess"]
+TABLES = ["acct", "users", "comp", "parent", "child", "bucket", "sess", "seat", "room"]
 
 
 class Planner:
     """Transactions of one writer, as lists of steps: SQL, or a number of seconds to wait."""
 
-    def __init__(self, seed, node, writer):
+    def __init__(self, seed, node, writer, profile):
+        self.profile = profile
         self.rng = random.Random(f"{seed}/{node}/{writer}")
         # on every second node nobody waits for the disk: what is committed stays unflushed for long
         self.lazy = random.Random(f"{seed}/{node}").random() < 0.5
@@ -26,7 +26,7 @@ class Planner:
         return f"{self.name}.{self.n}"
 
     def key(self):
-        return self.rng.randrange(KEYS)
+        return self.rng.randrange(self.profile.keys)
 
     def acct(self):
         r, k = self.rng, self.key()
@@ -44,7 +44,7 @@ class Planner:
             return f"DELETE FROM acct WHERE id = {k}"
         if c < 0.85:
             return f"UPDATE acct SET id = {self.key()}, tag = '{self.tag()}' WHERE id = {k}"
-        return self.swap(r.sample(range(KEYS), r.choice([2, 2, 3])))
+        return self.swap(r.sample(range(self.profile.keys), r.choice([2, 2, 3])))
 
     def swap(self, ids):
         """The unique values of these rows go round."""
@@ -124,6 +124,40 @@ class Planner:
             return f"UPDATE sess SET octets = octets + 1.5, tag = '{self.tag()}' WHERE uid = '{k}'"
         return f"DELETE FROM sess WHERE uid = '{k}'"
 
+    def seat(self):
+        """Deferrable unique values: swaps and shifts that collide half way."""
+        r, k = self.rng, self.key()
+        pos, alt = r.choice(["NULL", str(r.randrange(10))]), r.choice(["NULL", str(r.randrange(10))])
+        c = r.random()
+        if c < 0.45:
+            return (f"INSERT INTO seat VALUES ({k}, {pos}, {alt}, '{self.tag()}')"
+                    f" ON CONFLICT (id) DO UPDATE SET pos = EXCLUDED.pos, alt = EXCLUDED.alt, tag = EXCLUDED.tag")
+        if c < 0.60:
+            a, b = r.sample(range(self.profile.keys), 2)
+            return (f"UPDATE seat s SET pos = o.pos, tag = '{self.tag()}.' || s.id FROM seat o"
+                    f" WHERE s.id IN ({a}, {b}) AND o.id IN ({a}, {b}) AND s.id <> o.id")
+        if c < 0.70:
+            return f"UPDATE seat SET pos = (pos + 1) % 10, tag = '{self.tag()}.' || id"
+        if c < 0.80:
+            return f"UPDATE seat SET alt = 9 - alt, tag = '{self.tag()}.' || id"
+        if c < 0.90:
+            return f"UPDATE seat SET id = {self.key()}, tag = '{self.tag()}' WHERE id = {k}"
+        return f"DELETE FROM seat WHERE id = {k}"
+
+    def room(self):
+        """Spans that must not overlap."""
+        r, k = self.rng, self.key()
+        lo = r.randrange(40)
+        span = f"int4range({lo}, {lo + r.randrange(1, 6)})"
+        c = r.random()
+        if c < 0.45:
+            return f"INSERT INTO room VALUES ({k}, {span}, '{self.tag()}') ON CONFLICT DO NOTHING"
+        if c < 0.75:
+            return f"UPDATE room SET span = {span}, tag = '{self.tag()}' WHERE id = {k}"
+        if c < 0.85:
+            return f"UPDATE room SET id = {self.key()}, tag = '{self.tag()}' WHERE id = {k}"
+        return f"DELETE FROM room WHERE id = {k}"
+
     def loop(self):
         """Exceptions caught in a loop: every second or so insert is undone."""
         body = ""
@@ -133,8 +167,7 @@ class Planner:
         return f"DO $x$ BEGIN {body} END $x$"
 
     def op(self):
-        return self.rng.choices([self.acct, self.users, self.comp, self.family, self.bucket, self.sess],
-                                [6, 3, 2, 3, 2, 2])[0]()
+        return getattr(self, self.rng.choices(list(self.profile.tables), list(self.profile.tables.values()))[0])()
 
     def transaction(self):
         """Steps, and how it ends: commit, rollback or (prepared) the number of transactions after which that is decided."""
@@ -158,21 +191,37 @@ class Planner:
             elif c < 0.96:
                 steps.append(self.loop())
             else:
-                steps.append(r.choice([0.05, 0.3, 0.3, 2.0]))
+                steps.append(r.choice(self.profile.waits))
         c = r.random()
-        if c < 0.004:
-            steps.append(r.choice(["TRUNCATE bucket", "TRUNCATE acct", "TRUNCATE parent CASCADE", "TRUNCATE comp, users"]))
+        if c < self.profile.truncate:
+            truncate = r.choice(["bucket", "acct", "acct", "parent CASCADE", "comp, users", "seat, room", "sess RESTART IDENTITY"])
+            steps += r.choice([[], [], ["SAVEPOINT t"]]) + [f"TRUNCATE {truncate}"]
+            if "SAVEPOINT t" in steps:
+                steps += ["ROLLBACK TO t", self.op()]
+            elif r.random() < 0.3:
+                steps.append(self.op())
+        c = r.random()
         end = "COMMIT" if c < 0.90 else "ROLLBACK"
-        if c > 0.97:
+        if c > 1 - self.profile.prepared:
             end = (r.randrange(1, 30), r.random() < 0.8)
         return steps, end, r.random()
 
+    def text(self, count):
+        """The next transactions, to be read."""
+        told = []
+        for _ in range(count):
+            steps, end, _rest = self.transaction()
+            ends = end if isinstance(end, str) else f"PREPARE; after {end[0]} more: {'COMMIT' if end[1] else 'ROLLBACK'}"
+            told += [step if isinstance(step, str) else f"-- waits {step} s" for step in steps] + [ends]
+        return told
+
 
 class Writer(threading.Thread):
-    def __init__(self, server, node, number, seed, pace, run):
+    def __init__(self, server, node, number, seed, profile, run):
         super().__init__(daemon=True)
-        self.server, self.pace, self.run_state = server, pace, run
-        self.planner = Planner(seed, node, number)
+        self.server, self.pace, self.run_state = server, profile.pace, run
+        self.burst = profile.burst
+        self.planner = Planner(seed, node, number, profile)
         self.conn = None
         self.counts = collections.Counter()
         self.errors = collections.Counter()
@@ -208,10 +257,8 @@ class Writer(threading.Thread):
 
     def transaction(self, steps, end):
         for step in steps:
-            if self.run_state.is_set() and isinstance(step, float):
-                continue
             if isinstance(step, float):
-                time.sleep(step)
+                self.run_state.wait(step)
             elif not self.try_exec(step):
                 if self.conn is not None:
                     self.try_exec("ROLLBACK")
@@ -239,9 +286,16 @@ class Writer(threading.Thread):
             if self.conn is not None:
                 self.prepared.remove(item)
 
+    def wait_for_burst(self):
+        if self.burst:
+            length, period = self.burst
+            while time.time() % period > length and not self.run_state.wait(0.01):
+                pass
+
     def run(self):
         try:
             while not self.run_state.is_set():
+                self.wait_for_burst()
                 steps, end, rest = self.planner.transaction()
                 self.number += 1
                 if not self.connected():
