@@ -25,6 +25,7 @@
 #include "dblist.h"
 #include "errors.h"
 #include "guc.h"
+#include "joining.h"
 #include "membership.h"
 #include "mmrepl.h"
 #include "names.h"
@@ -249,8 +250,17 @@ insert_db(int32 node_id, const char *name, const char *conninfo, const Probe *p)
 					" VALUES ($1::int4, $2, $3, $4::int8, $5::oid)", 5, args);
 }
 
+/* Where a db that is added goes, dbgroup NULL: nowhere yet. */
+typedef struct Place
+{
+	const char *dbgroup;
+	const char *role;
+	int			onetimecopy;	/* -1: not given */
+	const char *copy_from;
+} Place;
+
 static void
-add_db(const char *name, const char *conninfo, bool *connecting)
+add_db(const char *name, const char *conninfo, const Place *place, bool *connecting)
 {
 	int32		node_id;
 	MmrRemote  *remote;
@@ -259,6 +269,8 @@ add_db(const char *name, const char *conninfo, bool *connecting)
 
 	mmr_config_begin();
 	mmr_names_require_new("db", name);
+	if (place->dbgroup != NULL)
+		mmr_names_require("dbgroup", place->dbgroup);
 	mmr_link_check_conninfo(conninfo);
 	node_id = next_node_id();
 	*connecting = true;
@@ -286,10 +298,17 @@ add_db(const char *name, const char *conninfo, bool *connecting)
 		required = list_make1_int(node_id);
 	}
 	insert_db(node_id, name, conninfo, p);
+	if (place->dbgroup != NULL)
+	{
+		*connecting = false;
+		mmr_dblist_add(place->dbgroup, name, place->role);
+		required = list_concat(required, mmr_synccheck_require_dbgroup(place->dbgroup));
+		mmr_joining_settle(place->dbgroup, place->onetimecopy, place->copy_from);
+	}
 	mmr_config_publish(required);
 }
 
-/* mmrepl.add_db(name text, conninfo text) */
+/* mmrepl.add_db(name text, conninfo text, dbgroup text, role text, onetimecopy int4, copy_from text) */
 Datum
 mmrepl_add_db(PG_FUNCTION_ARGS)
 {
@@ -300,8 +319,15 @@ mmrepl_add_db(PG_FUNCTION_ARGS)
 		.arg = &connecting
 	};
 
+	Place		place = {
+		.dbgroup = mmr_names_optional_name(fcinfo, 2, "dbgroup"),
+		.role = mmr_names_text(fcinfo, 3, "role"),
+		.onetimecopy = PG_ARGISNULL(4) ? -1 : PG_GETARG_INT32(4),
+		.copy_from = mmr_names_optional(fcinfo, 5)
+	};
+
 	error_context_stack = &context;
-	add_db(mmr_names_name(fcinfo, 0, "name"), mmr_names_text(fcinfo, 1, "conninfo"), &connecting);
+	add_db(mmr_names_name(fcinfo, 0, "name"), mmr_names_text(fcinfo, 1, "conninfo"), &place, &connecting);
 	error_context_stack = context.previous;
 	PG_RETURN_VOID();
 }
@@ -416,7 +442,7 @@ mmrepl_add_dbgroup(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* mmrepl.update_dbgroup(name text, dbs text[], new_name text) */
+/* mmrepl.update_dbgroup(name text, dbs text[], new_name text, onetimecopy int4, copy_from text) */
 Datum
 mmrepl_update_dbgroup(PG_FUNCTION_ARGS)
 {
@@ -436,6 +462,7 @@ mmrepl_update_dbgroup(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("dbgroup \"%s\" is used by a sync and needs at least two dbs", name)));
 		required = mmr_synccheck_require_dbgroup(name);
+		mmr_joining_settle(name, PG_ARGISNULL(3) ? -1 : PG_GETARG_INT32(3), mmr_names_optional(fcinfo, 4));
 	}
 	if (args[1] && strcmp(args[1], name) != 0)
 	{

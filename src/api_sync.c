@@ -159,8 +159,8 @@ mmrepl_add_sync(PG_FUNCTION_ARGS)
 	args[5] = psprintf("%d", seq_step);
 	mmr_sqlrun_exec("WITH id AS (UPDATE mmrepl.local_node SET next_sync_id = next_sync_id + 1"
 					" RETURNING next_sync_id - 1 AS sync_id)"
-					" INSERT INTO mmrepl.sync (sync_id, name, relgroup, dbgroup, onetimecopy, conflict_strategy, seq_step)"
-					" SELECT id.sync_id, $1, $2, $3, $4::int2, $5, $6::int4 FROM id", 6, args);
+					" INSERT INTO mmrepl.sync (sync_id, name, relgroup, dbgroup, onetimecopy, conflict_strategy, seq_step, since)"
+					" SELECT id.sync_id, $1, $2, $3, $4::int2, $5, $6::int4, -1 FROM id", 6, args);
 	mmr_synccheck_require(name);
 	mmr_config_publish(ids);
 	PG_RETURN_VOID();

@@ -34,6 +34,7 @@
 #include "collide.h"
 #include "errors.h"
 #include "guc.h"
+#include "join.h"
 #include "merge.h"
 #include "progress.h"
 #include "seqcopy.h"
@@ -193,11 +194,11 @@ apply_sync(int32 sync_id, int32 source)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_CONFIG),
 				 errmsg("sync %d does not replicate from node %d to here", sync_id, source)));
-	if (mmr_membership_stopped() || sync->paused)
+	if (mmr_membership_stopped() || sync->paused || sync->joining)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_STOPPED),
 				 errmsg("sync \"%s\" is %s", sync->name,
-						sync->paused ? "paused" : "stopped at the receiver")));
+						sync->paused ? "paused" : sync->joining ? "not joined yet" : "stopped at the receiver")));
 	return sync;
 }
 
@@ -238,6 +239,8 @@ apply_begin(MmrReader *r)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_POSITION),
 				 errmsg("batch does not start where the last one ended")));
+	if (b->kind == MMR_BATCH_COPY)
+		mmr_merge_see(&b->merge, (int64) mmr_get_bounded(r, PG_INT64_MAX, "time is out of range"));
 	mmr_target_defer_nothing();
 	session.batch = b;
 }
@@ -406,9 +409,12 @@ apply_end(ApplyBatch *b)
 
 	mmr_collide_settle(&b->merge);
 	mmr_merge_flush(&b->merge);
+	if (mmr_merge_hold_members(&b->merge, b->tables))
+		session.versions_lost = true;
+	session.sync = b->merge.sync;
 	changed = c->inserted + c->updated + c->deleted + c->truncated > 0;
 	if (b->kind == MMR_BATCH_COPY)
-		p->copied = b->merge.sync->copy_round;
+		mmr_join_copied(b->merge.sync, b->merge.source_node);
 	else
 	{
 		p->position = b->to;

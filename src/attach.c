@@ -172,7 +172,8 @@ attach_wanted(bool warn)
 	{
 		MmrSync    *sync = lfirst(lc);
 
-		if (sync->my_role != MMR_ROLE_SOURCE)
+		/* who joins captures nothing before all others know of it */
+		if (sync->my_role != MMR_ROLE_SOURCE || sync->joining)
 			continue;
 		foreach(lc2, sync->tables)
 		{

@@ -154,6 +154,7 @@ local_state(int wait)
 static void
 settle_here(bool strict, int pushers_before)
 {
+	mmr_sqlrun_exec("SELECT mmrepl._settle_members()", 0, NULL);
 	mmr_membership_invalidate();
 	mmr_membership_refresh();
 	if (strict && mmr_slots_pushers() > pushers_before)
@@ -166,6 +167,9 @@ settle_here(bool strict, int pushers_before)
 	else
 		mmr_attach_reconcile();
 	mmr_sqlrun_exec("SELECT mmrepl._forget_progress()", 0, NULL);
+	/* what other dbs count on afterwards must not be lost in a crash */
+	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
 	mmr_wake_at_commit();
 }
 
@@ -471,6 +475,8 @@ mmr_config_publish(List *required)
 	mmr_sqlrun_exec("UPDATE mmrepl.local_node SET config_author = coalesce(node_id, 0),"
 					" config_version = greatest(config_version, $1::int8) + 1,"
 					" config_id = coalesce(config_id, pg_catalog.gen_random_uuid())", 1, args);
+	mmr_sqlrun_exec("UPDATE mmrepl.dbgroup_db SET since = (SELECT config_version FROM mmrepl.local_node) WHERE since < 0", 0, NULL);
+	mmr_sqlrun_exec("UPDATE mmrepl.sync SET since = (SELECT config_version FROM mmrepl.local_node) WHERE since = -1", 0, NULL);
 	doc = mmr_sqlrun_text("SELECT mmrepl._config_document()", 0, NULL);
 	mmr_membership_invalidate();
 	mmr_membership_refresh();

@@ -24,6 +24,8 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "capture.h"
+#include "clock.h"
 #include "copy.h"
 #include "guc.h"
 #include "outgoing.h"
@@ -145,7 +147,11 @@ copy_table(CopyState *c, MmrMember *m, bool clear)
 	copy_report(c, m);
 }
 
-/* First record: a copy has no position, and tells no context. */
+/*
+ * First record: a copy has no position, and tells no context.  Rows come
+ * without versions, but whoever writes them from now on has seen them: what he
+ * writes is newer than all that the snapshot has seen.
+ */
 static void
 copy_head(CopyState *c, MmrSync *sync, int32 my_node)
 {
@@ -157,6 +163,7 @@ copy_head(CopyState *c, MmrSync *sync, int32 my_node)
 	mmr_append_position(&c->frame, NULL);
 	mmr_append_position(&c->frame, NULL);
 	mmr_append_context(&c->frame, NULL);
+	mmr_append_varint(&c->frame, mmr_clock_last());
 }
 
 void
@@ -175,6 +182,7 @@ mmr_copy_run(MmrSync *sync, int32 my_node, bool clear, List *skip,
 	initStringInfo(&c.key);
 	members = copy_lock_tables(&c, sync, skip);
 
+	mmr_capture_prepare_clock();
 	PushActiveSnapshot(GetLatestSnapshot());
 	c.snapshot = GetActiveSnapshot();
 	mmr_outgoing_flush_wal();

@@ -17,6 +17,9 @@
 #include "names.h"
 #include "sqlrun.h"
 
+#define ROLE_HINT \
+	"A db is a source (its changes go to the others, and it gets theirs) or a target (it only gets them)."
+
 typedef struct Entry
 {
 	char	   *db;
@@ -54,7 +57,7 @@ parse_element(const char *element, bool first)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown role \"%s\" of db \"%s\"", colon + 1, entry->db),
-				 errhint("A db is a source (its changes go to the others, and it gets theirs) or a target (it only gets them).")));
+				 errhint(ROLE_HINT)));
 	return entry;
 }
 
@@ -95,6 +98,24 @@ parse(List *elements)
 	return entries;
 }
 
+/* Puts the db into the group, at the first place that is free, or changes its role. */
+static void
+store_one(const char *dbgroup, const char *db, const char *role)
+{
+	const char *args[3] = {dbgroup, db, role};
+
+	mmr_sqlrun_exec("INSERT INTO mmrepl.dbgroup_db (dbgroup, node_id, role, pos, since)"
+					" SELECT $1, d.node_id, $3,"
+					" (SELECT min(p.pos) FROM generate_series(1, 1 + (SELECT count(*) FROM mmrepl.dbgroup_db WHERE dbgroup = $1)) AS p(pos)"
+					"  WHERE NOT EXISTS (SELECT FROM mmrepl.dbgroup_db o WHERE o.dbgroup = $1 AND o.pos = p.pos)),"
+					" CASE WHEN EXISTS (SELECT FROM mmrepl.sync s WHERE s.dbgroup = $1) THEN -1 ELSE 0 END"
+					" FROM mmrepl.db d WHERE d.name = $2"
+					" ON CONFLICT (dbgroup, node_id) DO UPDATE SET role = excluded.role,"
+					" since = CASE WHEN dbgroup_db.role = 'target' AND excluded.role = 'source' AND excluded.since = -1"
+					"  THEN -2 ELSE dbgroup_db.since END,"
+					" copy = CASE WHEN dbgroup_db.role = excluded.role THEN dbgroup_db.copy ELSE 0 END", 3, args);
+}
+
 void
 mmr_dblist_store(const char *dbgroup, List *elements)
 {
@@ -116,15 +137,22 @@ mmr_dblist_store(const char *dbgroup, List *elements)
 	foreach(lc, entries)
 	{
 		Entry	   *entry = lfirst(lc);
-		const char *args[3] = {dbgroup, entry->db, entry->role};
 
-		mmr_sqlrun_exec("INSERT INTO mmrepl.dbgroup_db (dbgroup, node_id, role, pos)"
-						" SELECT $1, d.node_id, $3,"
-						" (SELECT min(p.pos) FROM generate_series(1, 1 + (SELECT count(*) FROM mmrepl.dbgroup_db WHERE dbgroup = $1)) AS p(pos)"
-						"  WHERE NOT EXISTS (SELECT FROM mmrepl.dbgroup_db o WHERE o.dbgroup = $1 AND o.pos = p.pos))"
-						" FROM mmrepl.db d WHERE d.name = $2"
-						" ON CONFLICT (dbgroup, node_id) DO UPDATE SET role = excluded.role", 3, args);
+		store_one(dbgroup, entry->db, entry->role);
 	}
+}
+
+void
+mmr_dblist_add(const char *dbgroup, const char *db, const char *role)
+{
+	const char *word = role_of(role);
+
+	if (word == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown role \"%s\" of db \"%s\"", role, db),
+				 errhint(ROLE_HINT)));
+	store_one(dbgroup, db, word);
 }
 
 bool

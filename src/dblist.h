@@ -18,6 +18,9 @@
  */
 extern void mmr_dblist_store(const char *dbgroup, List *elements);
 
+/* Puts one db into the group, or changes its role there. */
+extern void mmr_dblist_add(const char *dbgroup, const char *db, const char *role);
+
 /* Does the group hold just that? */
 extern bool mmr_dblist_same(const char *dbgroup, List *elements);
 

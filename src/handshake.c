@@ -2,7 +2,7 @@
  * handshake.c
  *	  The sender's side of the handshake.
  *
- * Floor 4.  Runs in pushers.
+ * Floor 5.  Runs in pushers.
  *
  * Invariant: a position from the future of this database is never taken: it
  * covers transactions that are yet to come, and would hide them for ever.
@@ -13,16 +13,19 @@
 #include "access/transam.h"
 #include "mb/pg_wchar.h"
 #include "fmgr.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 
+#include "capture.h"
+#include "clock.h"
 #include "errors.h"
 #include "handshake.h"
 #include "membership.h"
 #include "node.h"
 
 #define HELLO_SQL \
-	"SELECT h.receiver, h.position, h.copied FROM mmrepl._hello($1::int4, $2::int4, $3::int4, $4::int8," \
-	" $5::oid, $6) h"
+	"SELECT h.receiver, h.position, h.copy, h.its_clock, h.waits_for FROM mmrepl._hello($1::int4, $2::int4," \
+	" $3::int4, $4::int8, $5::oid, $6, $7::int8) h"
 
 static MmrPosition *
 read_position(PGresult *res)
@@ -33,15 +36,15 @@ read_position(PGresult *res)
 														InvalidOid, -1));
 }
 
-bool
-mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrPosition **position)
+void
+mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrGreeting *greeting)
 {
 	int64		sysid;
 	Oid			dboid;
 	int32		timeline;
-	char	   *values[6];
+	char	   *values[7];
 	PGresult   *res;
-	bool		copied;
+	MmrPosition *position;
 
 	mmr_node_identity(&sysid, &dboid, &timeline);
 	values[0] = psprintf("%d", MMR_PROTOCOL_VERSION);
@@ -50,7 +53,9 @@ mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrPosition **posi
 	values[3] = psprintf(INT64_FORMAT, sysid);
 	values[4] = psprintf("%u", dboid);
 	values[5] = pstrdup(GetDatabaseEncodingName());
-	res = mmr_link_exec(link, HELLO_SQL, 6, (const char *const *) values);
+	mmr_capture_prepare_clock();
+	values[6] = psprintf(INT64_FORMAT, mmr_clock_last());
+	res = mmr_link_exec(link, HELLO_SQL, 7, (const char *const *) values);
 	if (PQntuples(res) != 1 || PQgetisnull(res, 0, 0) || atoi(PQgetvalue(res, 0, 0)) != peer)
 	{
 		PQclear(res);
@@ -59,18 +64,19 @@ mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrPosition **posi
 				 errmsg("another node answers at %s", mmr_link_name(link)),
 				 errhint("Correct the db's conninfo with mmrepl.update_db.")));
 	}
-	*position = read_position(res);
-	copied = PQgetvalue(res, 0, 2)[0] == 't';
+	greeting->position = position = read_position(res);
+	greeting->copy = pg_strtoint32(PQgetvalue(res, 0, 2));
+	greeting->clock = pg_strtoint64(PQgetvalue(res, 0, 3));
+	greeting->waits_for = PQgetisnull(res, 0, 4) ? NULL : pstrdup(PQgetvalue(res, 0, 4));
 	PQclear(res);
 
 	/* what a peer has of us is on our disk (B3), unless this is not the disk it came from (M3) */
-	if (*position != NULL && (*position)->xmax > U64FromFullTransactionId(ReadNextFullTransactionId()))
+	if (position != NULL && position->xmax > U64FromFullTransactionId(ReadNextFullTransactionId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_IDENTITY),
 				 errmsg("%s has applied changes of this database that are not here", mmr_link_name(link)),
 				 errdetail("This database has been put back to an earlier state: by a backup, a snapshot, or a standby that was behind."),
 				 errhint("Drop the extension mmrepl here, take this db out with mmrepl.remove_db on another one, and add it again with onetimecopy => 1.")));
-	return copied;
 }
 
 List *

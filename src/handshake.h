@@ -3,7 +3,7 @@
  *	  The sender's side of the handshake: who we are, and where the peer
  *	  stands (the receiver's side is hello).
  *
- * Floor 4.  Needs a transaction and a link without an open one.
+ * Floor 5.  Needs a transaction and a link without an open one.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_HANDSHAKE_H
@@ -13,13 +13,20 @@
 #include "nodes/pg_list.h"
 #include "position.h"
 
+/* What the peer says. */
+typedef struct MmrGreeting
+{
+	MmrPosition *position;		/* where it stands (B1), NULL: it has nothing of us yet */
+	int			copy;			/* initial copy that it needs of us first, as onetimecopy; 0: none */
+	int64		clock;			/* its clock */
+	char	   *waits_for;		/* it joins the sync and takes nothing yet; NULL: it does */
+} MmrGreeting;
+
 /*
- * Tells the peer who we are and what for; sets *position to where it stands
- * (B1), NULL if it has nothing of us yet.  True if the initial copy is in.
- * ERROR (ERRCODE_MMR_IDENTITY) if another node answers, or if it has of us what
+ * Tells the peer who we are and what for, and hears where it stands.  ERROR (ERRCODE_MMR_IDENTITY) if another node answers, or if it has of us what
  * we have not (any more).
  */
-extern bool mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrPosition **position);
+extern void mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrGreeting *greeting);
 
 /* Tables that an initial copy into empty ones leaves alone there: schema, name, schema, name, ... */
 extern List *mmr_handshake_filled(MmrLink *link, int32 sync_id);

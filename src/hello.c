@@ -28,7 +28,10 @@
 #include "utils/timestamp.h"
 
 #include "apply.h"
+#include "capture.h"
+#include "clock.h"
 #include "errors.h"
+#include "join.h"
 #include "node.h"
 #include "progress.h"
 #include "shared.h"
@@ -102,8 +105,8 @@ keep_rows_out_of_log(void)
 
 /*
  * mmrepl._hello(protocol int, sync_id int, node_id int, system_identifier
- * int8, database_oid oid, encoding text)
- * returns (node_id int, "position" pg_snapshot, copied bool, now timestamptz)
+ * int8, database_oid oid, encoding text, clock int8)
+ * returns (receiver int, "position" pg_snapshot, copy int, its_clock int8, waits_for text)
  */
 Datum
 mmrepl_hello(PG_FUNCTION_ARGS)
@@ -113,10 +116,11 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	int32		node_id = PG_GETARG_INT32(2);
 	char	   *encoding = text_to_cstring(PG_GETARG_TEXT_PP(5));
 	TupleDesc	desc;
-	Datum		v[4];
-	bool		n[4] = {0};
+	Datum		v[5];
+	bool		n[5] = {0};
 	MmrProgress *p;
 	MmrSync    *sync;
+	char	   *waits_for;
 
 	mmr_shared_require();
 	if (protocol != MMR_PROTOCOL_VERSION)
@@ -146,8 +150,14 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	n[1] = p->position == NULL;
 	if (p->position != NULL)
 		v[1] = mmr_position_to_datum(p->position);
-	v[2] = BoolGetDatum(p->copied == sync->copy_round);
-	v[3] = TimestampTzGetDatum(GetCurrentTimestamp());
+	v[2] = Int32GetDatum(mmr_join_copy_wanted(sync_id, node_id));
+	mmr_capture_prepare_clock();
+	v[3] = Int64GetDatum(mmr_clock_last());
+	mmr_join_meet(sync, node_id, PG_GETARG_INT64(6));
+	waits_for = mmr_join_waits_for(sync);
+	n[4] = waits_for == NULL;
+	if (waits_for != NULL)
+		v[4] = CStringGetTextDatum(waits_for);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), v, n)));
 }
 

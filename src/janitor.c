@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 
 #include "guc.h"
+#include "join.h"
 #include "membership.h"
 #include "node.h"
 #include "purge.h"
@@ -247,6 +248,7 @@ janitor_body(MmrWorker *me)
 				mmr_worker_keep(MMR_WORKER_PUSHER, MyDatabaseId,
 								wanted->sync_id, wanted->node_id, &next);
 			}
+			mmr_join_round();
 			next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 														 clean(me, db, &pace, &history_at)));
 			mmr_worker_good();

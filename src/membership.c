@@ -76,9 +76,11 @@ static const char *const sql_nodes =
 " FROM mmrepl.db ORDER BY node_id";
 static const char *const sql_syncs =
 "SELECT sync_id, name, relgroup, dbgroup, onetimecopy::int4, conflict_strategy,"
-" on_error, seq_step, paused, copy_round FROM mmrepl.sync ORDER BY sync_id";
+" on_error, seq_step, paused, copy_round,"
+" EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND NOT t.opened)"
+" FROM mmrepl.sync s ORDER BY sync_id";
 static const char *const sql_sync_nodes =
-"SELECT s.sync_id, d.node_id, d.role, d.pos"
+"SELECT s.sync_id, d.node_id, d.role, d.pos, d.since"
 " FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup"
 " ORDER BY s.sync_id, d.pos";
 static const char *const sql_members =
@@ -231,6 +233,7 @@ read_syncs(Configuration *config, MemoryContext context)
 		sync->seq_step = DatumGetInt32(get(i, 8));
 		sync->paused = DatumGetBool(get(i, 9));
 		sync->copy_round = DatumGetInt32(get(i, 10));
+		sync->joining = DatumGetBool(get(i, 11));
 		config->syncs = lappend(config->syncs, sync);
 		MemoryContextSwitchTo(old);
 	}
@@ -251,6 +254,7 @@ read_syncs(Configuration *config, MemoryContext context)
 		part->role = strcmp(get_text(i, 3, context), "source") == 0 ?
 			MMR_ROLE_SOURCE : MMR_ROLE_TARGET;
 		part->pos = DatumGetInt32(get(i, 4));
+		part->since = DatumGetInt64(get(i, 5));
 		sync->nodes = lappend(sync->nodes, part);
 		if (node->id == config->my_id)
 			sync->my_role = part->role;
@@ -536,6 +540,14 @@ mmr_membership_sync_node(MmrSync *sync, int32 node_id)
 	return NULL;
 }
 
+bool
+mmr_membership_is_source(MmrSync *sync, int32 node_id)
+{
+	MmrSyncNode *part = mmr_membership_sync_node(sync, node_id);
+
+	return part != NULL && part->role == MMR_ROLE_SOURCE;
+}
+
 List *
 mmr_membership_syncs_of_table(Oid relid)
 {
@@ -551,21 +563,4 @@ mmr_membership_syncs_of_table(Oid relid)
 			result = lappend(result, sync);
 	}
 	return result;
-}
-
-MmrSyncNode *
-mmr_membership_copy_source(MmrSync *sync)
-{
-	ListCell   *lc;
-
-	if (sync->onetimecopy == 0)
-		return NULL;
-	foreach(lc, sync->nodes)
-	{
-		MmrSyncNode *part = lfirst(lc);
-
-		if (part->role == MMR_ROLE_SOURCE)
-			return part;
-	}
-	return NULL;
 }

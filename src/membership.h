@@ -28,6 +28,7 @@ typedef struct MmrSyncNode
 	MmrNode    *node;
 	MmrRole		role;
 	int			pos;			/* order of naming, from 1 */
+	int64		since;			/* which part of it in the sync this is: changes when it leaves and comes again */
 } MmrSyncNode;
 
 typedef struct MmrMember
@@ -52,6 +53,7 @@ typedef struct MmrSync
 	int			copy_round;		/* grows when a copy is asked for again */
 	List	   *nodes;			/* MmrSyncNode, by pos; includes this node */
 	MmrRole		my_role;		/* MMR_ROLE_NONE: this node has no part in it */
+	bool		joining;		/* this node has, but waits until all others know of it (join.h) */
 	List	   *tables;			/* MmrMember */
 	List	   *sequences;		/* MmrMember with key_index unset */
 } MmrSync;
@@ -85,13 +87,11 @@ extern List *mmr_membership_syncs(void);
 /* The member of this sync with that relid, or NULL. */
 extern MmrMember *mmr_membership_table(MmrSync *sync, Oid relid);
 
-/* The node's entry in the sync, or NULL. */
+/* The node's entry in the sync, or NULL; and is it a source of it? */
 extern MmrSyncNode *mmr_membership_sync_node(MmrSync *sync, int32 node_id);
+extern bool mmr_membership_is_source(MmrSync *sync, int32 node_id);
 
 /* Syncs (MmrSync) that hold this table and in which this node has a part. */
 extern List *mmr_membership_syncs_of_table(Oid relid);
-
-/* Node from whom the initial copy comes: the first named source. NULL if onetimecopy is 0. */
-extern MmrSyncNode *mmr_membership_copy_source(MmrSync *sync);
 
 #endif							/* MMR_MEMBERSHIP_H */

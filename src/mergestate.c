@@ -13,10 +13,12 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "breaks.h"
+#include "catalog.h"
 #include "clock.h"
 #include "errors.h"
 #include "guc.h"
@@ -36,23 +38,60 @@ mmr_merge_look_again(MmrMergeTable *table, int *looks)
 				 errhint("If nobody writes them: does a trigger that is enabled for replicas change the key?")));
 }
 
+/*
+ * A source keeps what comes for any third db: should the author be lost, that
+ * one hears of it from here (departed.h).  A target tells nobody: it needs to
+ * compare what comes from several.
+ */
 bool
 mmr_merge_records_all(MmrSync *sync, Oid relid)
 {
 	ListCell   *lc;
-	int			sources = 0;
+	int			others = 0;
 
 	foreach(lc, sync->nodes)
 	{
 		MmrSyncNode *node = lfirst(lc);
 
-		if (node->role == MMR_ROLE_SOURCE && node->node->id != mmr_membership_my_id())
-			sources++;
+		if (node->node->id != mmr_membership_my_id() &&
+			(node->role == MMR_ROLE_SOURCE || sync->my_role == MMR_ROLE_SOURCE))
+			others++;
 	}
 #ifdef MMR_BREAK_RECORD
 	return false;
 #endif
-	return sources > 1 || list_length(mmr_membership_syncs_of_table(relid)) > 1;
+	return others > 1 || list_length(mmr_membership_syncs_of_table(relid)) > 1;
+}
+
+bool
+mmr_merge_hold_members(MmrMerge *m, List *tables)
+{
+	MmrSync    *old = m->sync;
+	MmrSync    *now;
+	bool		same;
+	ListCell   *lc;
+
+	LockRelationOid(mmr_catalog_table("known_member"), RowShareLock);
+	/* what was there before is kept for one time */
+	if (!mmr_membership_refresh())
+		return false;
+	now = mmr_membership_sync(old->id);
+	same = now != NULL && now->my_role == old->my_role && !now->joining &&
+		mmr_membership_is_source(now, m->source_node) &&
+		mmr_membership_sync_node(now, m->source_node)->since ==
+		mmr_membership_sync_node(old, m->source_node)->since;
+	foreach(lc, tables)
+	{
+		MmrMergeTable *t = lfirst(lc);
+
+		same = same && (t->record_all || !mmr_merge_records_all(now, t->relid));
+	}
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the configuration has changed while a batch was applied")));
+	m->sync = now;
+	return true;
 }
 
 void

@@ -71,7 +71,15 @@ extern void mmr_merge_look_again(MmrMergeTable *table, int *looks);
 /* Writes recorded entries to the log. */
 extern void mmr_merge_flush(MmrMerge *m);
 
-/* A4: can changes of more than one other node reach the table? */
+/*
+ * Last thing before the position is stored: the end of a batch and changes of
+ * who takes part in the sync come one after the other.  ERROR (to be tried
+ * again) if something has been applied that would not be by the configuration
+ * as it is now.  tables: MmrMergeTable.  True if m->sync was reread.
+ */
+extern bool mmr_merge_hold_members(MmrMerge *m, List *tables);
+
+/* A4: can anybody but the sender lack what comes of the table, and hear of it from here? */
 extern bool mmr_merge_records_all(MmrSync *sync, Oid relid);
 
 /* Looks at one version time that came: K3, clock, highest. */

@@ -39,7 +39,6 @@ enum
 	COL_POSITION,
 	COL_CONTEXT,
 	COL_MAX_TS,
-	COL_COPIED,
 	COL_BATCHES,
 	COL_INSERTED,
 	COL_UPDATED,
@@ -82,7 +81,6 @@ progress_from_tuple(HeapTuple tuple, TupleDesc desc)
 		p->context = mmr_get_context(&r);
 	}
 	p->max_ts = DatumGetInt64(v[COL_MAX_TS - 1]);
-	p->copied = DatumGetInt32(v[COL_COPIED - 1]);
 	p->batches = DatumGetInt64(v[COL_BATCHES - 1]);
 	p->inserted = DatumGetInt64(v[COL_INSERTED - 1]);
 	p->updated = DatumGetInt64(v[COL_UPDATED - 1]);
@@ -178,7 +176,6 @@ progress_to_tuple(MmrProgress *p, TupleDesc desc, bool had_changes)
 		v[COL_CONTEXT - 1] = PointerGetDatum(cstring_to_text_with_len(ctx.data, ctx.len));
 	}
 	v[COL_MAX_TS - 1] = Int64GetDatum(p->max_ts);
-	v[COL_COPIED - 1] = Int32GetDatum(p->copied);
 	v[COL_BATCHES - 1] = Int64GetDatum(p->batches);
 	v[COL_INSERTED - 1] = Int64GetDatum(p->inserted);
 	v[COL_UPDATED - 1] = Int64GetDatum(p->updated);

@@ -19,7 +19,6 @@ typedef struct MmrProgress
 	MmrPosition *position;		/* NULL: nothing applied yet */
 	MmrContext *context;		/* as last received */
 	int64		max_ts;
-	int			copied;			/* copy_round of the sync whose initial copy is in, 0: none */
 	int64		batches;
 	int64		inserted;
 	int64		updated;

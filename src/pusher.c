@@ -30,6 +30,7 @@
 #include "errors.h"
 #include "guc.h"
 #include "handshake.h"
+#include "join.h"
 #include "link.h"
 #include "membership.h"
 #include "node.h"
@@ -172,49 +173,67 @@ pusher_copy_report(void *arg, const char *nspname, const char *relname, int tabl
 	SpinLockRelease(&me->mutex);
 }
 
-/* The initial copy, if this node is the one that gives it. */
+/* The initial copy (kind: as onetimecopy) that the peer wants of us. */
 static void
-pusher_copy(Pusher *p)
+pusher_copy(Pusher *p, int kind)
 {
 	MmrSync    *sync;
-	MmrSyncNode *source;
 	List	   *skip = NIL;
 	MmrWorker  *me = p->me;
 
 	mmr_worker_start_transaction("initial copy");
 	sync = pusher_sync(p);
-	source = mmr_membership_copy_source(sync);
-	if (source != NULL && source->node->id == mmr_membership_my_id())
-	{
-		mmr_worker_state(MMR_STATE_COPYING);
-		SpinLockAcquire(&me->mutex);
-		memset(&me->copy, 0, sizeof(me->copy));
-		me->copy.started = GetCurrentTimestamp();
-		SpinLockRelease(&me->mutex);
-		if (sync->onetimecopy == 2)
-			skip = mmr_handshake_filled(p->link, p->sync_id);
-		mmr_copy_run(sync, mmr_membership_my_id(), sync->onetimecopy == 1, skip, pusher_frame,
-					 pusher_copy_report, p);
-		mmr_transport_finish(&p->transport);
-		SpinLockAcquire(&me->mutex);
-		me->copy.finished = GetCurrentTimestamp();
-		SpinLockRelease(&me->mutex);
-		mmr_worker_good();
-		p->unsaved = true;
-	}
+	if (mmr_join_lacks_copy(p->sync_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_STOPPED),
+				 errmsg("the initial copy is to come from this db, which has not got its own yet")));
+	mmr_worker_state(MMR_STATE_COPYING);
+	SpinLockAcquire(&me->mutex);
+	memset(&me->copy, 0, sizeof(me->copy));
+	me->copy.started = GetCurrentTimestamp();
+	SpinLockRelease(&me->mutex);
+	if (kind == 2)
+		skip = mmr_handshake_filled(p->link, p->sync_id);
+	mmr_copy_run(sync, mmr_membership_my_id(), kind == 1, skip, pusher_frame,
+				 pusher_copy_report, p);
+	mmr_transport_finish(&p->transport);
+	SpinLockAcquire(&me->mutex);
+	me->copy.finished = GetCurrentTimestamp();
+	SpinLockRelease(&me->mutex);
+	mmr_worker_good();
+	p->unsaved = true;
 	mmr_worker_commit_transaction();
 }
 
-/* The handshake; true if the initial copy is in. */
-static bool
+/* The handshake; gives the initial copy that the peer wants.  ERROR while one of the two joins the sync. */
+static int
 pusher_hello(Pusher *p)
 {
-	MmrPosition *position;
-	bool		copied = mmr_handshake_hello(p->link, p->sync_id, p->peer, &position);
+	MmrGreeting greeting;
+	MmrSync    *sync;
+	char	   *waits_for;
 
-	pusher_stands_at(p, position);
+	mmr_worker_start_transaction("handshake");
+	sync = pusher_sync(p);
+	mmr_handshake_hello(p->link, p->sync_id, p->peer, &greeting);
+	mmr_join_meet(sync, p->peer, greeting.clock);
+	waits_for = mmr_join_waits_for(sync);
+	if (waits_for != NULL)
+		waits_for = MemoryContextStrdup(p->cxt, waits_for);
+	if (greeting.waits_for != NULL)
+		greeting.waits_for = MemoryContextStrdup(p->cxt, greeting.waits_for);
+	pusher_stands_at(p, greeting.position);
+	mmr_worker_commit_transaction();
+	if (waits_for != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_STOPPED),
+				 errmsg("this db joins the sync and waits for %s", waits_for)));
+	if (greeting.waits_for != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_STOPPED),
+				 errmsg("%s joins the sync and waits for %s", mmr_link_name(p->link), greeting.waits_for)));
 	p->heard = true;
-	return copied;
+	return greeting.copy;
 }
 
 /* Connects and agrees on everything; false: start the session again. */
@@ -224,7 +243,7 @@ pusher_connect(Pusher *p)
 	MmrSync    *sync;
 	char	   *conninfo;
 	bool		adopted;
-	bool		copied;
+	int			copy;
 
 	p->generation = pg_atomic_read_u64(&p->db->config_generation);
 	p->heard = false;
@@ -256,13 +275,10 @@ pusher_connect(Pusher *p)
 	if (adopted)
 		return false;
 
-	mmr_worker_start_transaction("handshake");
-	(void) pusher_sync(p);
-	copied = pusher_hello(p);
-	mmr_worker_commit_transaction();
+	copy = pusher_hello(p);
 	mmr_transport_open(&p->transport, p->link);
-	if (!copied)
-		pusher_copy(p);
+	if (copy != 0)
+		pusher_copy(p, copy);
 	/* whatever was told before may not have arrived: tell our context once */
 	p->context_sent = pg_atomic_read_u64(&p->db->applied) - 1;
 	p->context_sent_at = 0;

@@ -171,7 +171,7 @@ mmr_stability_load(void)
 	{
 		MmrSync    *sync = lfirst(lc);
 
-		if (sync->my_role == MMR_ROLE_NONE)
+		if (sync->my_role == MMR_ROLE_NONE || sync->joining)
 			continue;
 		st->rules[st->nrules].sync = sync;
 		load_peers(&st->rules[st->nrules]);

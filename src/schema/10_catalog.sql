@@ -34,6 +34,9 @@ CREATE TABLE mmrepl.dbgroup_db (
     node_id           int4 NOT NULL REFERENCES mmrepl.db,
     role              text NOT NULL CHECK (role IN ('source', 'target')),
     pos               int4 NOT NULL,                -- order in which they were named, from 1: also the sequence slot
+    since             int8 NOT NULL DEFAULT 0,      -- version of the configuration that put it (as a source) into the group; 0: before any sync used that; below 0: the next, -1 as one who comes in
+    copy              int2 NOT NULL DEFAULT 0 CHECK (copy IN (0, 1, 2)),    -- joins a running sync: its initial copy, as onetimecopy
+    copy_from         int4,                         -- node that gives it; NULL, or not there any more: the one that has been in the group for longest
     PRIMARY KEY (dbgroup, node_id),
     UNIQUE (dbgroup, pos)
 );
@@ -73,7 +76,8 @@ CREATE TABLE mmrepl.sync (
     on_error          text NOT NULL DEFAULT 'set_aside',
     seq_step          int4 NOT NULL DEFAULT 10,     -- interleaved sequences: room for so many nodes
     paused            bool NOT NULL DEFAULT false,
-    copy_round        int4 NOT NULL DEFAULT 1       -- grows when a copy is asked for again
+    copy_round        int4 NOT NULL DEFAULT 1,      -- grows when a copy is asked for again
+    since             int8 NOT NULL DEFAULT 0       -- version of the configuration that made it; who is in the group since later joins a running sync
 );
 COMMENT ON TABLE mmrepl.sync IS 'a relgroup replicated among the dbs of a dbgroup';
 
@@ -85,7 +89,6 @@ CREATE TABLE mmrepl.progress (
     position          pg_catalog.pg_snapshot,       -- of the source: applied here up to it; NULL: nothing yet
     context           bytea,                        -- for every node the position the source had applied when it sent that
     max_ts            int8 NOT NULL DEFAULT 0,      -- highest version time ever applied, microseconds since 2000
-    copied            int4 NOT NULL DEFAULT 0,      -- the sync's copy_round whose initial copy is in
     batches           int8 NOT NULL DEFAULT 0,
     inserted          int8 NOT NULL DEFAULT 0,
     updated           int8 NOT NULL DEFAULT 0,
@@ -111,6 +114,39 @@ CREATE TABLE mmrepl.peer_state (
     PRIMARY KEY (sync_id, peer_node)
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE mmrepl.peer_state IS 'per sync and peer: what the pusher last knew, kept over a restart; written now and then';
+
+CREATE TABLE mmrepl.sync_state (
+    sync_id           int4 PRIMARY KEY,
+    since             int8 NOT NULL,                -- dbgroup_db.since of this db
+    opened            bool NOT NULL,                -- false: it joins a running sync and waits until all others know of it
+    copied            int4 NOT NULL DEFAULT 0,      -- the sync's copy_round whose initial copy is in, or needs none
+    copied_from       int4                          -- node that gave the last one
+);
+COMMENT ON TABLE mmrepl.sync_state IS 'syncs in which this database has a part: has it joined, has it its initial copy';
+
+CREATE TABLE mmrepl.met (
+    sync_id           int4 NOT NULL,
+    node_id           int4 NOT NULL,
+    clock             int8 NOT NULL,                -- its clock then, microseconds since 2000
+    PRIMARY KEY (sync_id, node_id)
+);
+COMMENT ON TABLE mmrepl.met IS 'while this database joins a running sync: who has told that it knows';
+
+CREATE TABLE mmrepl.known_member (
+    sync_id           int4 NOT NULL,
+    node_id           int4 NOT NULL,
+    role              text NOT NULL,
+    since             int8 NOT NULL,
+    PRIMARY KEY (sync_id, node_id)
+);
+COMMENT ON TABLE mmrepl.known_member IS 'other dbs of the syncs in which this database has a part, as it last acted on them; its lock orders the end of a batch against changes of that';
+
+CREATE TABLE mmrepl.departed (
+    sync_id           int4 NOT NULL,
+    node_id           int4 NOT NULL,
+    PRIMARY KEY (sync_id, node_id)
+);
+COMMENT ON TABLE mmrepl.departed IS 'sources that have departed from a sync, and whose entries in the log the janitor has not taken over yet';
 
 CREATE TABLE mmrepl.sequence_state (
     nspname           name NOT NULL,
@@ -145,7 +181,8 @@ COMMENT ON TABLE mmrepl.conflict_log IS 'conflicts settled here; read it through
 -- Secrets stay with the owner; the rest may be read by monitoring.
 REVOKE ALL ON ALL TABLES IN SCHEMA mmrepl FROM PUBLIC;
 GRANT SELECT ON mmrepl.local_node, mmrepl.dbgroup, mmrepl.dbgroup_db, mmrepl.rel, mmrepl.relgroup,
-    mmrepl.relgroup_rel, mmrepl.sync, mmrepl.progress, mmrepl.peer_state, mmrepl.sequence_state TO pg_monitor;
+    mmrepl.relgroup_rel, mmrepl.sync, mmrepl.progress, mmrepl.peer_state, mmrepl.sync_state, mmrepl.met,
+    mmrepl.known_member, mmrepl.departed, mmrepl.sequence_state TO pg_monitor;
 GRANT SELECT (node_id, name, system_identifier, database_oid) ON mmrepl.db TO pg_monitor;
 
 -- Configuration is dumped; state is not: a restored copy is another node and must not inherit positions.

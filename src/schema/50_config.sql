@@ -82,6 +82,90 @@ REVOKE ALL ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) IS
     'takes a document, the id this db has in it, and whether to refuse what this server has no worker slots for (then the caller settles triggers and sequences); replaces the configuration if the document is newer (false: it is the same), makes triggers and sequences what it says; raises MR008 when it is older or of another configuration, MR004 when it means another database';
 
+-- Syncs in which this db has a part.  first_source: who has been a source of it for longest.
+CREATE VIEW mmrepl._part AS
+    SELECT s.sync_id, d.node_id, d.role, d.since, d.since > s.since AS joins, d.copy, d.copy_from,
+           s.copy_round, s.onetimecopy, s.dbgroup,
+           (SELECT o.node_id FROM mmrepl.dbgroup_db o WHERE o.dbgroup = s.dbgroup AND o.role = 'source'
+            ORDER BY o.since, o.pos LIMIT 1) AS first_source
+    FROM mmrepl.local_node l
+    JOIN mmrepl.dbgroup_db d ON d.node_id = l.node_id
+    JOIN mmrepl.sync s ON s.dbgroup = d.dbgroup;
+COMMENT ON VIEW mmrepl._part IS 'for the functions below';
+
+CREATE VIEW mmrepl._other AS
+    SELECT p.sync_id, d.node_id, d.role, d.since
+    FROM mmrepl._part p JOIN mmrepl.dbgroup_db d ON d.dbgroup = p.dbgroup AND d.node_id <> p.node_id;
+COMMENT ON VIEW mmrepl._other IS 'for the functions below';
+
+CREATE FUNCTION mmrepl._settle_members() RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    p record;
+BEGIN
+    -- a part that is over, or has begun anew: nothing that is known of it holds
+    DELETE FROM mmrepl.sync_state t WHERE NOT EXISTS (
+        SELECT FROM mmrepl._part x WHERE x.sync_id = t.sync_id AND x.since = t.since);
+    FOR p IN SELECT x.* FROM mmrepl._part x WHERE NOT EXISTS (
+            SELECT FROM mmrepl.sync_state t WHERE t.sync_id = x.sync_id) LOOP
+        UPDATE mmrepl.clock SET max_ts = o.max_ts FROM (SELECT max(max_ts) AS max_ts FROM mmrepl.progress) o
+            WHERE o.max_ts > clock.max_ts;
+        DELETE FROM mmrepl.progress WHERE sync_id = p.sync_id;
+        DELETE FROM mmrepl.met WHERE sync_id = p.sync_id;
+        DELETE FROM mmrepl.departed WHERE sync_id = p.sync_id;
+        DELETE FROM mmrepl.known_member WHERE sync_id = p.sync_id;
+        INSERT INTO mmrepl.sync_state (sync_id, since, opened, copied)
+            VALUES (p.sync_id, p.since, NOT p.joins, CASE WHEN p.joins AND p.copy = 0 THEN p.copy_round ELSE 0 END);
+    END LOOP;
+
+    IF EXISTS ((SELECT sync_id, node_id, role, since FROM mmrepl.known_member EXCEPT SELECT * FROM mmrepl._other)
+               UNION ALL
+               (SELECT * FROM mmrepl._other EXCEPT SELECT sync_id, node_id, role, since FROM mmrepl.known_member)) THEN
+        -- a batch that began before must not end after this without noticing
+        LOCK TABLE mmrepl.known_member IN EXCLUSIVE MODE;
+        INSERT INTO mmrepl.departed
+            SELECT k.sync_id, k.node_id FROM mmrepl.known_member k
+            WHERE k.role = 'source' AND EXISTS (SELECT FROM mmrepl._part x WHERE x.sync_id = k.sync_id)
+              AND NOT EXISTS (SELECT FROM mmrepl._other o WHERE o.sync_id = k.sync_id AND o.node_id = k.node_id
+                              AND o.role = 'source' AND o.since = k.since)
+            ON CONFLICT DO NOTHING;
+        DELETE FROM mmrepl.known_member;
+        INSERT INTO mmrepl.known_member (sync_id, node_id, role, since) SELECT * FROM mmrepl._other;
+        DELETE FROM mmrepl.met WHERE sync_id NOT IN (SELECT x.sync_id FROM mmrepl._part x);
+        DELETE FROM mmrepl.departed WHERE sync_id NOT IN (SELECT x.sync_id FROM mmrepl._part x);
+    END IF;
+    -- who gives the copy has it
+    UPDATE mmrepl.sync_state SET copied = x.copy_round FROM mmrepl._part x
+        WHERE x.sync_id = sync_state.sync_id AND x.first_source = x.node_id AND NOT x.joins
+          AND sync_state.copied < x.copy_round;
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._settle_members() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._settle_members() IS
+    'takes nothing; after the configuration was replaced: notes which syncs this database joins and which sources have departed';
+
+CREATE FUNCTION mmrepl._copy_wanted(sync_id int4, OUT source_node int4, OUT mode int4)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT w.source_node, w.mode FROM (
+        SELECT CASE WHEN p.joins AND t.copied = 0 THEN
+                   coalesce((SELECT o.node_id FROM mmrepl._other o WHERE o.sync_id = p.sync_id
+                             AND o.node_id = p.copy_from AND o.role = 'source'),
+                            (SELECT o.node_id FROM mmrepl._other o WHERE o.sync_id = p.sync_id AND o.role = 'source'
+                             ORDER BY o.since, o.node_id LIMIT 1))
+               ELSE nullif(p.first_source, p.node_id) END AS source_node,
+               CASE WHEN p.joins AND t.copied = 0 THEN p.copy ELSE p.onetimecopy END::int4 AS mode
+        FROM mmrepl._part p JOIN mmrepl.sync_state t ON t.sync_id = p.sync_id
+        WHERE p.sync_id = $1 AND t.copied < p.copy_round) w
+    WHERE w.source_node IS NOT NULL AND w.mode > 0
+$$;
+REVOKE ALL ON FUNCTION mmrepl._copy_wanted(int4) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._copy_wanted(int4) IS
+    'takes a sync; gives the node from which this database still needs an initial copy, and its kind as onetimecopy; NULLs if none';
+
 -- What an apply session holds at the moment can wait for the next time: a sync's id is not used again.
 CREATE FUNCTION mmrepl._forget_progress() RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -95,6 +179,7 @@ BEGIN
         SELECT p.sync_id, p.source_node FROM mmrepl.progress p
         WHERE NOT EXISTS (SELECT FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup
                           WHERE s.sync_id = p.sync_id AND d.node_id = p.source_node)
+          AND NOT EXISTS (SELECT FROM mmrepl.departed g WHERE g.sync_id = p.sync_id AND g.node_id = p.source_node)
         FOR UPDATE SKIP LOCKED);
     DELETE FROM mmrepl.peer_state WHERE (sync_id, peer_node) IN (
         SELECT p.sync_id, p.peer_node FROM mmrepl.peer_state p
@@ -247,6 +332,30 @@ $$;
 REVOKE ALL ON FUNCTION mmrepl._describe_member(name, name, "char", name, bool) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._describe_member(name, name, "char", name, bool) IS
     'takes schema, name, kind (r, S) and key index of a member, and whether to look at its triggers too; gives what it is like in this database, and why it cannot be replicated (problem, hint)';
+
+-- Tables are read with the owner's rights: peers call this with EXECUTE alone.
+CREATE FUNCTION mmrepl._filled_tables(members jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m record;
+    filled bool;
+    names text[] := '{}';
+BEGIN
+    FOR m IN SELECT x.v->>'n' AS nsp, x.v->>'r' AS rel FROM jsonb_array_elements(members) AS x(v)
+             WHERE to_regclass(format('%I.%I', x.v->>'n', x.v->>'r')) IS NOT NULL ORDER BY 1, 2 LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I.%I)', m.nsp, m.rel) INTO filled;
+        IF filled THEN
+            names := names || format('%I.%I', m.nsp, m.rel);
+        END IF;
+    END LOOP;
+    RETURN nullif(array_to_string(names, ', '), '');
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._filled_tables(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._filled_tables(jsonb) IS
+    'takes tables as an array of {n: schema, r: name}; gives the names of those that have a row here, NULL if none has';
 
 CREATE FUNCTION mmrepl._describe_members(members jsonb, deep bool) RETURNS jsonb
     LANGUAGE sql VOLATILE PARALLEL UNSAFE

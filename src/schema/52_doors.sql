@@ -1,11 +1,12 @@
 -- What users call to configure.  Each call does its work on all dbs, or fails and changes nothing.
 
-CREATE FUNCTION mmrepl.add_db(name text, conninfo text) RETURNS void
+CREATE FUNCTION mmrepl.add_db(name text, conninfo text, dbgroup text DEFAULT NULL, role text DEFAULT 'source',
+        onetimecopy int4 DEFAULT NULL, copy_from text DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'mmrepl_add_db';
-REVOKE ALL ON FUNCTION mmrepl.add_db(text, text) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl.add_db(text, text) IS
-    'takes a name and a libpq connection string by which every db can reach that database; connects, checks, creates the extension there; the first one added must be this database; raises what stands in the way';
+REVOKE ALL ON FUNCTION mmrepl.add_db(text, text, text, text, int4, text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.add_db(text, text, text, text, int4, text) IS
+    'takes a name and a libpq connection string by which every db can reach that database; connects, checks, creates the extension there; the first one added must be this database; with a dbgroup it joins the syncs of that, as update_dbgroup would have it (onetimecopy, copy_from); raises what stands in the way';
 
 CREATE FUNCTION mmrepl.update_db(name text, conninfo text DEFAULT NULL, new_name text DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -28,12 +29,13 @@ REVOKE ALL ON FUNCTION mmrepl.add_dbgroup(text, text[]) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl.add_dbgroup(text, text[]) IS
     'takes a name and dbs as in {aaa01:source,aaa02:target}; without a role the first is a source and the others are targets';
 
-CREATE FUNCTION mmrepl.update_dbgroup(name text, dbs text[] DEFAULT NULL, new_name text DEFAULT NULL) RETURNS void
+CREATE FUNCTION mmrepl.update_dbgroup(name text, dbs text[] DEFAULT NULL, new_name text DEFAULT NULL,
+        onetimecopy int4 DEFAULT NULL, copy_from text DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'mmrepl_update_dbgroup';
-REVOKE ALL ON FUNCTION mmrepl.update_dbgroup(text, text[], text) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl.update_dbgroup(text, text[], text) IS
-    'takes the name of a group, the dbs that are to be in it (all of them) and a new name (NULL: stays); syncs that use it follow';
+REVOKE ALL ON FUNCTION mmrepl.update_dbgroup(text, text[], text, int4, text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.update_dbgroup(text, text[], text, int4, text) IS
+    'takes the name of a group, the dbs that are to be in it (all of them) and a new name (NULL: stays); syncs that use it follow: a db that comes in gets a copy of all tables from copy_from (NULL: the source that has been in for longest); onetimecopy 0 copies nothing, 1 replaces what the db has, 2 fills what is empty there, NULL copies and raises 55000 unless all is empty there; what a db that goes out has not sent is lost (see remove_db)';
 
 CREATE FUNCTION mmrepl.remove_dbgroup(name text) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE

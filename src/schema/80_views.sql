@@ -1,5 +1,8 @@
 -- What a person, or a monitoring system, wants to read.
 
+GRANT EXECUTE ON FUNCTION mmrepl._copy_wanted(int4) TO pg_monitor;
+GRANT SELECT ON mmrepl._part, mmrepl._other TO pg_monitor;
+
 CREATE TYPE mmrepl._worker AS (
     kind text, dboid oid, sync_id int4, node_id int4, pid int4, state text,
     since timestamptz, launched timestamptz, retry_at timestamptz, failures int4,
@@ -63,11 +66,10 @@ CREATE VIEW mmrepl._peer AS
            CASE WHEN NOT st.preloaded THEN 'not loaded'
                 WHEN l.stopped THEN 'stopped'
                 WHEN s.paused THEN 'paused' END AS held,
+           EXISTS (SELECT FROM mmrepl.sync_state AS t WHERE t.sync_id = s.sync_id AND NOT t.opened) AS joins,
            p.worker AS pusher, r AS progress, ps AS peer_state,
            a.pids AS apply_pids, a.ended AS apply_ended,
-           s.onetimecopy > 0 AND coalesce(r.copied, 0) < s.copy_round
-           AND other.pos = (SELECT min(x.pos) FROM mmrepl.dbgroup_db AS x
-                            WHERE x.dbgroup = s.dbgroup AND x.role = 'source') AS awaits_copy
+           d.node_id IS NOT DISTINCT FROM (SELECT c.source_node FROM mmrepl._copy_wanted(s.sync_id) AS c) AS awaits_copy
     FROM mmrepl.local_node AS l
     CROSS JOIN mmrepl._database_state() AS st
     JOIN mmrepl.dbgroup_db AS me ON me.node_id = l.node_id
@@ -103,7 +105,8 @@ CREATE VIEW mmrepl.peer_lag AS
         UNION ALL
         SELECT p.sync, p.peer, 'from',
                coalesce(p.held,
-                        CASE WHEN p.apply_pids IS NULL THEN 'not connected'
+                        CASE WHEN p.joins THEN 'joining'
+                             WHEN p.apply_pids IS NULL THEN 'not connected'
                              WHEN p.awaits_copy THEN 'copying'
                              ELSE 'good' END),
                CASE WHEN p.apply_pids IS NOT NULL THEN clock_timestamp()

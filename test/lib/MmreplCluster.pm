@@ -4,6 +4,7 @@ package MmreplCluster;
 use strict;
 use warnings;
 use Exporter 'import';
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -11,7 +12,7 @@ use MmreplLink;
 
 our @EXPORT = qw(new_node join_nodes conninfo sql sql_error sql_all poll poll_is session wait_synced same_rows rows_differ
   log_clean log_like worker_pid kill_worker kill_postmaster start_again start_with_clock set_clock
-  conflicts finish);
+  conflicts finish add_node remove_node start_load stop_load);
 
 # A server that does not start fails its test, not all tests.
 {
@@ -136,6 +137,50 @@ sub join_nodes
 	  $sync, $dbs, $opt{copy} // 0, $opt{args} ? ", $opt{args}" : '';
 	sql($first, $script);
 	return;
+}
+
+# Adds a node to a sync that runs, asked on $via. Options: sync, role, onetimecopy, copy_from (a name), name.
+sub add_node
+{
+	my ($via, $node, %opt) = @_;
+	sql($via, sprintf "SELECT mmrepl.add_db('%s', '%s', dbgroup => '%s', role => '%s', onetimecopy => %s, copy_from => %s)",
+		$opt{name} // $node->name, conninfo($node), $opt{sync} // 'sync', $opt{role} // 'source', $opt{onetimecopy} // 'NULL',
+		defined $opt{copy_from} ? "'$opt{copy_from}'" : 'NULL');
+	return;
+}
+
+# Takes a node out of everything, asked on $via; force: it does not answer and never will.
+sub remove_node
+{
+	my ($via, $node, %opt) = @_;
+	sql($via, sprintf "SELECT mmrepl.remove_db('%s', force => %s, timeout => %s)", $opt{name} // $node->name,
+		$opt{force} ? 'true' : 'false', $opt{timeout} // $PostgreSQL::Test::Utils::timeout_default);
+	return;
+}
+
+# Writers on a node, one statement after the other, until stop_load, which gives true if none of them failed.
+sub start_load
+{
+	my ($node, $sql, %opt) = @_;
+	my $file = $node->basedir . '/load' . ++$node->{mmrepl_loads} . '.sql';
+	open(my $script, '>', $file) or die "$file: $!";
+	print $script "$sql;\n";
+	close $script;
+	my $out = '';
+	my $run = IPC::Run::start([ 'pgbench', '-n', '-c', $opt{clients} // 1, '-T', 600, '-f', $file, '-R', $opt{rate} // 200, $node->connstr($db) ],
+		'<', \'', '&>', \$out);
+	return { run => $run, out => \$out };
+}
+
+sub stop_load
+{
+	my ($load) = @_;
+	$load->{run}->pump_nb;
+	my $running = $load->{run}->pumpable;
+	$load->{run}->kill_kill(grace => 5);
+	return 1 if $running && ${ $load->{out} } !~ /error|aborted/i;
+	diag(${ $load->{out} });
+	return 0;
 }
 
 sub _status
