@@ -138,8 +138,6 @@ class Bucardo(Tool):
     def roots(self):
         return [session for _, session in self._running.values()]
 
-    def end(self):
-        self._running.clear()
 
 
 def _glob_perl(root):

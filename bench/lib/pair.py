@@ -1,6 +1,4 @@
 """Servers that replicate by one tool, and whether they hold the same rows."""
-import shutil
-
 from . import usage
 from .server import Server
 
@@ -8,18 +6,30 @@ from .server import Server
 class Pair:
     """Servers that replicate by a tool: servers[0] is written to. Tables are made by schema before the tool begins."""
 
-    def __init__(self, tool, name, schema, n=2, copy=False, conf=None):
+    def __init__(self, tool, name, schema, n=2, begin=True, filled=None):
+        """filled: directory of a stopped server, whose copy becomes the first one. Without begin the caller begins."""
         self.tool, self.name = tool, name
-        self.servers = [Server(f"{name}_{tool.name}_{i + 1}", {**tool.conf, **(conf or {})}, i + 1, tool.env) for i in range(n)]
+        label = f"{name}_{''.join(c for c in tool.name if c.isalnum())}"
+        self.servers = [
+            Server(f"{label}_{i + 1}", tool.conf, i + 1, tool.env, filled if i == 0 else None) for i in range(n)
+        ]
         self.up = True
         try:
             for one in self.servers:
                 schema(one)
-            tool.begin(self.servers, copy)
+            if begin:
+                tool.begin(self.servers)
         except BaseException:
             for one in self.servers:
                 one.stop("immediate")
             raise
+
+    @classmethod
+    def of(cls, pair, servers):
+        """Some servers of a pair, as a pair."""
+        some = cls.__new__(cls)
+        some.tool, some.name, some.servers, some.up = pair.tool, pair.name, servers, True
+        return some
 
     @property
     def a(self):
@@ -67,9 +77,8 @@ class Pair:
     def remove(self):
         """Stops and deletes."""
         self.stop()
-        self.tool.end()
         for one in self.servers:
-            shutil.rmtree(one.dir, ignore_errors=True)
+            one.remove()
 
     def __enter__(self):
         self.start()
@@ -103,17 +112,20 @@ class Pair:
 
     def check_same(self, tables):
         """Raises unless the tables hold the same rows on all servers."""
-        if not self.tool.replicates:
-            return
+        if self.tool.replicates:
+            self.check_equal(tables)
+
+    def check_equal(self, tables):
+        """The same, whoever brought them there."""
         for table in tables:
             found = {one.name: one.sql(fingerprint(table)) for one in self.servers}
             if len(set(found.values())) != 1:
                 raise WrongResult(f"{self.tool.name}: {table} differs: {found}")
 
-    def wait_same(self, tables, seconds=600):
+    def wait_same(self, tables, seconds=600, pause=0.5):
         """Waits until the tables hold the same rows: only where nothing better tells that all has arrived."""
         if self.tool.replicates:
-            usage.wait_until(lambda: self._same(tables), seconds, f"{self.name}: the same rows on all servers", 0.5)
+            usage.wait_until(lambda: self._same(tables), seconds, f"{self.name}: the same rows on all servers", pause)
 
     def _same(self, tables):
         try:
@@ -129,4 +141,4 @@ class WrongResult(Exception):
 
 def fingerprint(table):
     """SQL for a number of the rows and a sum over all they hold, whatever their order."""
-    return f"SELECT count(*) || ' ' || coalesce(sum(hashtextextended(x::text, 0)::numeric), 0) FROM {table} AS x"
+    return f"SELECT count(*) || ' ' || coalesce(sum(hashtextextended(x::text, 0)::numeric), 0) FROM (SELECT * FROM {table}) AS x"

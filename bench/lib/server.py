@@ -1,5 +1,6 @@
 """Private servers: made, started, stopped below MMR_WORK, reached through a socket in a directory nobody else may enter."""
 import os
+import shutil
 import subprocess
 import time
 
@@ -40,7 +41,8 @@ def program(name, *args, **kwargs):
 class Server:
     """One cluster with one database."""
 
-    def __init__(self, name, conf, number=1, env=None):
+    def __init__(self, name, conf, number=1, env=None, filled=None):
+        """filled: directory of a stopped server to begin with a copy of, its database included."""
         self.number, self._env = number, dict(os.environ, PGOPTIONS="", **(env or {}))
         self.name, self.port = name, next(_ports)
         self.dir = os.path.join(WORK, "clusters", name)
@@ -49,13 +51,17 @@ class Server:
         os.makedirs(self.sockets, mode=0o700, exist_ok=True)
         os.makedirs(os.path.dirname(self.dir), exist_ok=True)
         os.makedirs(os.path.dirname(self.log), exist_ok=True)
-        program("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-N", "-D", self.dir)
+        if filled:
+            shutil.copytree(filled, self.dir)
+        else:
+            program("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-N", "-D", self.dir)
         with open(os.path.join(self.dir, "postgresql.conf"), "a", encoding="utf-8") as f:
             for key, value in {**COMMON, "port": self.port, "unix_socket_directories": f"'{self.sockets}'", **conf}.items():
                 f.write(f"{key} = {value}\n")
         self.start()
-        with self.session("postgres") as s:
-            s.rows(f"CREATE DATABASE {DB}")
+        if not filled:
+            with self.session("postgres") as s:
+                s.rows(f"CREATE DATABASE {DB}")
 
     def conninfo(self, db=DB):
         """Where the others, and we, reach it."""
@@ -68,6 +74,10 @@ class Server:
     def stop(self, mode="fast"):
         """Stops it and waits."""
         program("pg_ctl", "-D", self.dir, "-m", mode, "-w", "-t", "300", "stop")
+
+    def remove(self):
+        """Deletes a stopped one."""
+        shutil.rmtree(self.dir, ignore_errors=True)
 
     @property
     def pid(self):

@@ -52,5 +52,3 @@ class Tool:
     def peer_back(self, servers):
         """After a peer that was away has been started again."""
 
-    def end(self):
-        """Before the servers are removed."""

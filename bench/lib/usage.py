@@ -13,8 +13,18 @@ def _stat(pid):
             field = f.read().rsplit(")", 1)[1].split()
     except (OSError, IndexError):
         return None
-    own, gone = int(field[11]) + int(field[12]), int(field[13]) + int(field[14])
-    return int(field[1]), own / _TICK, gone / _TICK, int(field[3])
+    gone = (int(field[13]) + int(field[14])) / _TICK
+    return int(field[1]), _running(pid) or (int(field[11]) + int(field[12])) / _TICK, gone, int(field[3])
+
+
+def _running(pid):
+    """Seconds on a CPU, finer than the ticks of stat; None if the kernel does not tell. (Of the first thread: the
+    processes that are measured have no other.)"""
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as f:
+            return int(f.read().split()[0]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def tree(root):
@@ -52,21 +62,9 @@ def own_cpu(pid):
     return stat[1] if stat else 0.0
 
 
-def exact(roots, but=()):
-    """(CPU seconds, voluntary context switches) of processes that live through the whole measurement, to the nanosecond:
-    for those who do next to nothing."""
-    seconds, switches = 0.0, 0
-    for root in roots:
-        for pid in tree(root):
-            if pid in but:
-                continue
-            try:
-                with open(f"/proc/{pid}/schedstat", encoding="ascii") as f:
-                    seconds += int(f.read().split()[0]) / 1e9
-                switches += _status(pid).get("voluntary_ctxt_switches", 0)
-            except (OSError, IndexError):
-                pass
-    return seconds, switches
+def switches(roots):
+    """Voluntary context switches of living processes: how often they waited for something."""
+    return sum(_status(pid).get("voluntary_ctxt_switches", 0) for root in roots for pid in tree(root))
 
 
 def _status(pid):
