@@ -47,6 +47,16 @@ check_strategy(const char *strategy)
 }
 
 static void
+check_on_error(const char *on_error)
+{
+	if (strcmp(on_error, "set_aside") != 0 && strcmp(on_error, "stop") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("on_error cannot be \"%s\"", on_error),
+				 errhint("set_aside: a row that cannot be applied waits in mmrepl.apply_error, the others go on; stop: the sync stops until mmrepl.resume().")));
+}
+
+static void
 check_onetimecopy(int onetimecopy)
 {
 	if (onetimecopy < 0 || onetimecopy > 2)
@@ -117,7 +127,7 @@ settle_dbgroup(const char *sync, List *dbs, const char *dbgroup)
 
 /*
  * mmrepl.add_sync(name text, relgroup text, dbs text[], dbgroup text,
- * onetimecopy int4, conflict_strategy text, seq_step int4)
+ * onetimecopy int4, conflict_strategy text, seq_step int4, on_error text)
  */
 Datum
 mmrepl_add_sync(PG_FUNCTION_ARGS)
@@ -129,12 +139,14 @@ mmrepl_add_sync(PG_FUNCTION_ARGS)
 	int			onetimecopy = required_int(fcinfo, 4, "onetimecopy");
 	const char *strategy = mmr_names_text(fcinfo, 5, "conflict_strategy");
 	int			seq_step = required_int(fcinfo, 6, "seq_step");
-	const char *args[6];
+	const char *on_error = mmr_names_text(fcinfo, 7, "on_error");
+	const char *args[7];
 	List	   *ids;
 
 	check_onetimecopy(onetimecopy);
 	check_strategy(strategy);
 	check_seq_step(seq_step);
+	check_on_error(on_error);
 
 	mmr_config_begin();
 	mmr_names_require_new("sync", name);
@@ -157,22 +169,26 @@ mmrepl_add_sync(PG_FUNCTION_ARGS)
 	args[3] = psprintf("%d", onetimecopy);
 	args[4] = strategy;
 	args[5] = psprintf("%d", seq_step);
+	args[6] = on_error;
 	mmr_sqlrun_exec("WITH id AS (UPDATE mmrepl.local_node SET next_sync_id = next_sync_id + 1"
 					" RETURNING next_sync_id - 1 AS sync_id)"
-					" INSERT INTO mmrepl.sync (sync_id, name, relgroup, dbgroup, onetimecopy, conflict_strategy, seq_step, since)"
-					" SELECT id.sync_id, $1, $2, $3, $4::int2, $5, $6::int4, -1 FROM id", 6, args);
+					" INSERT INTO mmrepl.sync (sync_id, name, relgroup, dbgroup, onetimecopy, conflict_strategy, seq_step, since, on_error)"
+					" SELECT id.sync_id, $1, $2, $3, $4::int2, $5, $6::int4, -1, $7 FROM id", 7, args);
 	mmr_synccheck_require(name);
 	mmr_config_publish(ids);
 	PG_RETURN_VOID();
 }
 
-/* mmrepl.update_sync(name text, conflict_strategy text, seq_step int4, new_name text, onetimecopy int4) */
+/*
+ * mmrepl.update_sync(name text, conflict_strategy text, seq_step int4,
+ * new_name text, onetimecopy int4, on_error text)
+ */
 Datum
 mmrepl_update_sync(PG_FUNCTION_ARGS)
 {
 	const char *name = mmr_names_name(fcinfo, 0, "name");
-	const char *args[5] = {name, mmr_names_optional(fcinfo, 1), NULL,
-	mmr_names_optional_name(fcinfo, 3, "new_name"), NULL};
+	const char *args[6] = {name, mmr_names_optional(fcinfo, 1), NULL,
+	mmr_names_optional_name(fcinfo, 3, "new_name"), NULL, mmr_names_optional(fcinfo, 5)};
 
 	if (args[1])
 		check_strategy(args[1]);
@@ -186,6 +202,8 @@ mmrepl_update_sync(PG_FUNCTION_ARGS)
 		check_onetimecopy(PG_GETARG_INT32(4));
 		args[4] = psprintf("%d", PG_GETARG_INT32(4));
 	}
+	if (args[5])
+		check_on_error(args[5]);
 
 	mmr_config_begin();
 	mmr_names_require("sync", name);
@@ -194,8 +212,9 @@ mmrepl_update_sync(PG_FUNCTION_ARGS)
 	mmr_sqlrun_exec("UPDATE mmrepl.sync SET conflict_strategy = coalesce($2, conflict_strategy),"
 					" seq_step = coalesce($3::int4, seq_step), name = coalesce($4, name),"
 					" onetimecopy = coalesce($5::int2, onetimecopy),"
-					" copy_round = copy_round + ($5 IS NOT NULL)::int4 WHERE name = $1",
-					5, args);
+					" copy_round = copy_round + ($5 IS NOT NULL)::int4,"
+					" on_error = coalesce($6, on_error) WHERE name = $1",
+					6, args);
 	mmr_config_publish(NIL);
 	PG_RETURN_VOID();
 }

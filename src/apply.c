@@ -2,7 +2,7 @@
  * apply.c
  *	  A batch from a peer, in one transaction of this backend.
  *
- * Floor 8.  Reads and writes user tables, the log, progress, through merge,
+ * Floor 9.  Reads and writes user tables, the log, progress, through merge,
  * sweep and collide.  Runs in a backend that a peer's pusher has opened here; it
  * is called once per frame, by a role that may have no other right.
  *
@@ -31,13 +31,14 @@
 
 #include "apply.h"
 #include "capture.h"
-#include "collide.h"
+#include "careful.h"
 #include "errors.h"
 #include "guc.h"
+#include "incoming.h"
 #include "join.h"
-#include "merge.h"
 #include "progress.h"
 #include "seqcopy.h"
+#include "setaside.h"
 #include "shared.h"
 #include "sweep.h"
 #include "target.h"
@@ -67,6 +68,7 @@ static struct
 	MmrSync    *sync;			/* valid until membership is refreshed */
 	MmrVersions *versions;
 	bool		versions_lost;	/* they hold what was rolled back */
+	bool		careful;		/* the next batch may hold what cannot be applied */
 	ApplyBatch *batch;
 	bool		callback;
 	TimeoutId	recheck;		/* while a frame is applied */
@@ -102,6 +104,8 @@ apply_xact(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_COMMIT:
 			db = mmr_shared_database();
+			if (session.batch->kind == MMR_BATCH_CHANGES)
+				session.careful = false;
 			if (db != NULL && session.batch->ended)
 			{
 				pg_atomic_fetch_add_u64(&db->contexts, 1);
@@ -159,7 +163,20 @@ mmr_apply_open(int32 sync_id, int32 source_node)
 	}
 	session.sync_id = sync_id;
 	session.source_node = source_node;
+	session.careful = false;
 	mmr_versions_reset(session.versions);
+}
+
+void
+mmr_apply_be_careful(void)
+{
+	session.careful = true;
+}
+
+int32
+mmr_apply_source(void)
+{
+	return session.source_node;
 }
 
 MmrVersions *
@@ -230,6 +247,9 @@ apply_begin(MmrReader *r)
 	b->merge.source_node = source;
 	b->merge.context = b->context;
 	b->merge.versions = session.versions;
+	b->merge.copy = b->kind == MMR_BATCH_COPY;
+	b->merge.careful = session.careful;
+	mmr_setaside_refresh(b->merge.sync);
 	b->merge.batch_cxt = AllocSetContextCreate(TopTransactionContext, "mmrepl batch",
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(b->merge.batch_cxt);
@@ -296,49 +316,8 @@ apply_relation(ApplyBatch *b, MmrReader *r)
 	self.ptr = number;
 	self.end = mmr_put_varint(number, t->number);
 	(void) apply_table(b, &self);
-	t->format = mmr_row_format_remote(d, t->rel, t->key, b->merge.batch_cxt);
+	mmr_careful_bind(&b->merge, t, d);
 	MemoryContextSwitchTo(old);
-}
-
-/* Reads an item behind its table's number. */
-static void
-apply_read_item(ApplyBatch *b, MmrMergeTable *t, uint8 flags, MmrReader *r, int64 *ts,
-				MmrMergeItem *item)
-{
-	MmrChange  *c = &item->change;
-
-	memset(item, 0, sizeof(*item));
-	c->op = flags & MMR_ITEM_OP_MASK;
-	c->relid = t->relid;
-	c->version.rank = (flags & MMR_ITEM_RANK) ? 1 : 0;
-	*ts += mmr_get_zigzag(r);
-	c->version.ts = *ts;
-	c->version.node = c->dot.node = session.source_node;
-	if (flags & MMR_ITEM_FOREIGN)
-	{
-		c->version.node = (int32) mmr_get_bounded(r, PG_INT32_MAX, "node is out of range");
-		c->dot.node = (int32) mmr_get_bounded(r, PG_INT32_MAX, "node is out of range");
-	}
-	c->dot.xid = mmr_get_varint(r);
-	if (flags & MMR_ITEM_RESOLUTION)
-	{
-		c->settled.level = (uint8) mmr_get_bounded(r, MMR_SETTLED_LEVELS, "level is out of range");
-		c->settled.node = (int32) mmr_get_bounded(r, PG_INT32_MAX, "node is out of range");
-	}
-	c->keylen = (int) mmr_get_bounded(r, MaxAllocSize, "key is too long");
-	c->key = mmr_get_bytes(r, c->keylen);
-	if (b->kind == MMR_BATCH_COPY)
-		c->version = MMR_VERSION_NONE;
-	if (c->op < MMR_OP_INSERT || c->op > MMR_OP_DELETE || *ts < 0)
-		mmr_wire_corrupt("item makes no sense");
-	if (flags & MMR_ITEM_ROW)
-	{
-		uint32		len;
-
-		memcpy(&len, mmr_get_bytes(r, sizeof(len)), sizeof(len));
-		item->rowlen = (int) Min(pg_ntoh32(len), (uint32) PG_INT32_MAX);
-		item->row = mmr_get_bytes(r, item->rowlen);
-	}
 }
 
 #define ITEMS_AT_ONCE	1024
@@ -357,7 +336,7 @@ apply_items(ApplyBatch *b, MmrReader *r, int64 *ts)
 		MmrReader	next;
 		MmrMergeTable *other;
 
-		apply_read_item(b, t, flags, r, ts, &items[n++]);
+		mmr_incoming_item(r, t, flags, session.source_node, b->merge.copy, ts, &items[n++]);
 		if (n == ITEMS_AT_ONCE || mmr_reader_done(r) || *r->ptr != MMR_REC_ITEM)
 			break;
 		next = *r;
@@ -369,7 +348,7 @@ apply_items(ApplyBatch *b, MmrReader *r, int64 *ts)
 		*r = next;
 	}
 	b->changes = true;
-	mmr_merge_items(&b->merge, t, items, n);
+	mmr_careful_items(&b->merge, t, items, n);
 	pfree(items);
 }
 
@@ -407,7 +386,7 @@ apply_end(ApplyBatch *b)
 	MmrMergeCounts *c = &b->merge.counts;
 	bool		changed;
 
-	mmr_collide_settle(&b->merge);
+	mmr_careful_end(&b->merge);
 	mmr_merge_flush(&b->merge);
 	if (mmr_merge_hold_members(&b->merge, b->tables))
 		session.versions_lost = true;
@@ -506,16 +485,18 @@ apply_close_tables(void)
 }
 
 static Datum
-apply_counts(MmrMergeCounts *c)
+apply_counts(ApplyBatch *b)
 {
-	Datum		v[5];
+	MmrMergeCounts *c = &b->merge.counts;
+	Datum		v[6];
 
 	v[0] = Int64GetDatum(c->inserted);
 	v[1] = Int64GetDatum(c->updated);
 	v[2] = Int64GetDatum(c->deleted);
 	v[3] = Int64GetDatum(c->truncated);
 	v[4] = Int64GetDatum(c->conflicts);
-	return PointerGetDatum(construct_array(v, 5, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+	v[5] = Int64GetDatum(list_length(mmr_setaside_of(b->merge.sync, session.source_node)));
+	return PointerGetDatum(construct_array(v, 6, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
 										   TYPALIGN_DOUBLE));
 }
 
@@ -537,7 +518,8 @@ apply_context(void *arg)
 
 /*
  * mmrepl._apply(frame bytea) returns int8[]: rows inserted, updated, deleted,
- * truncates, conflicts, with the last frame of a batch; NULL before.
+ * truncates, conflicts, keys of this source that stand aside, with the last
+ * frame of a batch; NULL before.
  */
 Datum
 mmrepl_apply(PG_FUNCTION_ARGS)
@@ -591,5 +573,5 @@ mmrepl_apply(PG_FUNCTION_ARGS)
 
 	if (!session.batch->ended)
 		PG_RETURN_NULL();
-	PG_RETURN_DATUM(apply_counts(&session.batch->merge.counts));
+	PG_RETURN_DATUM(apply_counts(session.batch));
 }

@@ -2,7 +2,7 @@
  * apply.h
  *	  A batch from a peer, in one transaction of this backend.
  *
- * Floor 8.
+ * Floor 9.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_APPLY_H
@@ -16,6 +16,12 @@
  * is has been checked by the caller.
  */
 extern void mmr_apply_open(int32 sync_id, int32 source_node);
+
+/* The next batch is one that has failed because of a row: what cannot be applied is set aside. */
+extern void mmr_apply_be_careful(void);
+
+/* Whom this session applies for. */
+extern int32 mmr_apply_source(void);
 
 /* Versions as this session knows them, fed up to now; an active snapshot is pushed by the call. */
 extern MmrVersions *mmr_apply_versions(MmrSync *sync);

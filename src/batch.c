@@ -2,7 +2,7 @@
  * batch.c
  *	  What a peer has not seen yet.
  *
- * Floor 6.  Reads the log, progress, user tables.  Runs in pushers.
+ * Floor 7.  Reads the log, progress, user tables.  Runs in pushers.
  *
  * One scan of what is new in the log does two things: entries recorded for
  * others, and TRUNCATEs, go into a table of versions; runs authored here that
@@ -68,6 +68,7 @@ struct MmrBatch
 	StringInfoData runs;		/* xid, length, bytes: of runs to be sent */
 	bool		overflow;		/* more of them than fit */
 	List	   *sequences;
+	MmrWanted  *wanted;
 
 	/* emission */
 	MmrFrameSink sink;
@@ -200,6 +201,12 @@ mmr_batch_create(MemoryContext cxt, int32 sync_id, int32 peer)
 }
 
 void
+mmr_batch_want(MmrBatch *b, MmrWanted *wanted)
+{
+	b->wanted = wanted;
+}
+
+void
 mmr_batch_reset(MmrBatch *b)
 {
 	mmr_versions_reset(b->versions);
@@ -247,7 +254,8 @@ mmr_batch_prepare(MmrBatch *b, MmrSync *sync, const MmrPosition *from)
 	/* behind the snapshot: no row of the batch is ahead of its sequence */
 	b->sequences = mmr_seqcopy_values(b->sync_id);
 	MemoryContextSwitchTo(old);
-	return b->runs.len > 0 || b->overflow || b->sequences != NIL;
+	return b->runs.len > 0 || b->overflow || b->sequences != NIL ||
+		(b->wanted != NULL && b->wanted->keys != NIL);
 }
 
 int64
@@ -417,6 +425,24 @@ batch_run(void *arg, int segment, uint64 xid, const char *data, int len)
 	}
 }
 
+/* Keys that the peer has asked for: as if they had changed. */
+static void
+batch_wanted(MmrBatch *b)
+{
+	ListCell   *lc;
+
+	if (b->wanted == NULL || b->wanted->keys == NIL)
+		return;
+	mmr_wanted_label(b->wanted, b->sync, b->snapshot, b->to, batch_find_key, b);
+	foreach(lc, b->wanted->keys)
+	{
+		MmrWantedKey *k = lfirst(lc);
+
+		if (k->key != NULL && !b->stale)
+			chunk_add(b, batch_table(b, k->change.relid), k->key, &k->change);
+	}
+}
+
 /* TRUNCATEs go first (A2). */
 static void
 batch_truncates(MmrBatch *b)
@@ -515,6 +541,7 @@ batch_changes(MmrBatch *b)
 			p += len;
 		}
 	}
+	batch_wanted(b);
 	if (b->nitems > 0)
 		chunk_send(b);
 }

@@ -3,7 +3,7 @@
  *	  What a peer has not seen yet: found in the log, read from the tables,
  *	  put into frames.
  *
- * Floor 6.  Needs a transaction; emits through a function of the caller's.
+ * Floor 7.  Needs a transaction; emits through a function of the caller's.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_BATCH_H
@@ -12,6 +12,7 @@
 #include "lib/stringinfo.h"
 #include "membership.h"
 #include "position.h"
+#include "wanted.h"
 
 typedef struct MmrBatch MmrBatch;
 
@@ -20,6 +21,9 @@ typedef void (*MmrFrameSink) (void *arg, StringInfo frame, bool last);
 
 /* The sender's memory of one sync and peer, kept from batch to batch. */
 extern MmrBatch *mmr_batch_create(MemoryContext cxt, int32 sync_id, int32 peer);
+
+/* Keys that the peer wants besides what is new; looked at by each batch. */
+extern void mmr_batch_want(MmrBatch *b, MmrWanted *wanted);
 
 /* Forgets what is known of the log: after a failure, and when the peer's position is not what it was. */
 extern void mmr_batch_reset(MmrBatch *b);

@@ -28,6 +28,7 @@
 #include "collide.h"
 #include "conflict_log.h"
 #include "resolve.h"
+#include "setaside.h"
 
 typedef struct Aside
 {
@@ -35,6 +36,7 @@ typedef struct Aside
 	MmrMergeItem item;
 	HeapTuple	before;			/* the key's row here that has gone for it, if the sender does not send all of it */
 	bool		multiple;		/* collided in more than one constraint */
+	bool		refused;		/* cannot be put in (A11) */
 } Aside;
 
 /* A row that stands in the way of one put aside. */
@@ -44,6 +46,7 @@ typedef struct Blocker
 	StringInfoData key;
 	bool		known;			/* its key has an entry in the log... */
 	MmrVersion	version;		/* ...of this version */
+	bool		obsolete;		/* a newer state of its key stands aside: this one is no side in a conflict */
 } Blocker;
 
 /*
@@ -146,16 +149,18 @@ find_blockers(MmrMerge *m, Aside *a, MmrTarget *t)
 	{
 		Blocker    *b = palloc0(sizeof(Blocker));
 		MmrState	state;
+		uint64		hash;
 
 		b->tid = lfirst(lc);
 		if (!fetch_blocker(t, b))
 			continue;
 		initStringInfo(&b->key);
 		mmr_key_encode(a->table->key, t->found, &b->key);
+		hash = mmr_key_hash(a->table->key, b->key.data, b->key.len);
 		b->version = MMR_VERSION_NONE;
-		b->known = mmr_versions_lookup(m->versions, a->table->key,
-									   mmr_key_hash(a->table->key, b->key.data, b->key.len),
-									   b->key.data, b->key.len, &state);
+		b->known = mmr_versions_lookup(m->versions, a->table->key, hash, b->key.data, b->key.len,
+									   &state);
+		b->obsolete = mmr_setaside_find(a->table->key, hash, b->key.data, b->key.len) != NULL;
 		if (b->known)
 			b->version = state.version;
 		result = lappend(result, b);
@@ -188,7 +193,7 @@ settle_blockers(MmrMerge *m, Aside *a, MmrTarget *t)
 	{
 		Blocker    *b = lfirst(lc);
 
-		if (mmr_version_compare(&b->version, &a->item.change.version) > 0)
+		if (!b->obsolete && mmr_version_compare(&b->version, &a->item.change.version) > 0)
 		{
 			lose_to(m, a, t, b);
 			return MMR_WRITE_SKIPPED;
@@ -204,7 +209,9 @@ settle_blockers(MmrMerge *m, Aside *a, MmrTarget *t)
 		{
 			case MMR_WRITE_DONE:
 				log_loss(m, a, t, MMR_APPLY_REMOTE, b);
-				record_loss(m, a->table, b->key.data, b->key.len, &b->version);
+				/* its key's newer state may not collide at all, and must not be deleted elsewhere */
+				if (!b->obsolete)
+					record_loss(m, a->table, b->key.data, b->key.len, &b->version);
 				m->counts.deleted++;
 				break;
 			case MMR_WRITE_SKIPPED:
@@ -382,12 +389,64 @@ each_aside(MmrMerge *m, void (*work) (MmrMerge *m, Aside *a, MmrTarget *t))
 	MemoryContextDelete(cxt);
 }
 
+/* One item and what is to be done with it. */
+typedef struct Guarded
+{
+	Aside	   *a;
+	void		(*work) (MmrMerge *m, Aside *a, MmrTarget *t);
+} Guarded;
+
+static void
+work_guarded(MmrMerge *m, void *arg)
+{
+	Guarded    *g = arg;
+	MemoryContext cxt = CurrentMemoryContext;
+	MmrTarget  *t = mmr_target_open(g->a->table->rel, g->a->table->key, cxt);
+
+	g->work(m, g->a, t);
+	MemoryContextSwitchTo(cxt);
+	mmr_target_close(t);
+}
+
+/* The same with care: those that fail are refused. */
+static void
+each_aside_guarded(MmrMerge *m, void (*work) (MmrMerge *m, Aside *a, MmrTarget *t),
+				   MmrCollideRefusal refuse)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->aside)
+	{
+		Guarded		g = {lfirst(lc), work};
+		ErrorData  *error;
+
+		if (g.a->refused)
+			continue;
+		/* not in the subtransaction, which may end before the table is closed */
+		mmr_merge_open_table(g.a->table);
+		error = mmr_merge_guard(m, work_guarded, &g);
+		if (error == NULL)
+			continue;
+		g.a->refused = true;
+		refuse(m, g.a->table, &g.a->item, error);
+		FreeErrorData(error);
+	}
+}
+
 void
-mmr_collide_settle(MmrMerge *m)
+mmr_collide_settle(MmrMerge *m, MmrCollideRefusal refuse)
 {
 	if (m->aside == NIL)
 		return;
-	each_aside(m, clear_one);
-	each_aside(m, settle_one);
+	if (m->careful)
+	{
+		each_aside_guarded(m, clear_one, refuse);
+		each_aside_guarded(m, settle_one, refuse);
+	}
+	else
+	{
+		each_aside(m, clear_one);
+		each_aside(m, settle_one);
+	}
 	m->aside = NIL;
 }

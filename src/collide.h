@@ -18,10 +18,15 @@
 extern void mmr_collide_put_aside(MmrMerge *m, MmrMergeTable *table, MmrTarget *t,
 								  MmrMergeItem *item, bool found);
 
+/* Told of an item that cannot be put in. */
+typedef void (*MmrCollideRefusal) (MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item,
+								   ErrorData *error);
+
 /*
  * All rows put aside go in; where one still collides, the newer version
- * stands, and the older is deleted by a new entry authored here.
+ * stands, and the older is deleted by a new entry authored here.  refuse: what
+ * becomes of one that fails in a careful batch.
  */
-extern void mmr_collide_settle(MmrMerge *m);
+extern void mmr_collide_settle(MmrMerge *m, MmrCollideRefusal refuse);
 
 #endif							/* MMR_COLLIDE_H */

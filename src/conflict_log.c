@@ -109,6 +109,8 @@ mmr_conflict_log_write(const MmrConflictRecord *c)
 		n[6] = 'n';
 	if (c->remote != NULL)
 		v[7] = slot_to_jsonb(c->remote);
+	else if (c->remote_json != NULL)
+		v[7] = DirectFunctionCall1(jsonb_in, CStringGetDatum(c->remote_json));
 	else
 		n[7] = 'n';
 	v[8] = Int64GetDatum(c->local_version.ts);

@@ -24,6 +24,7 @@ typedef struct MmrConflictRecord
 	MmrResolution resolution;
 	TupleTableSlot *local;		/* NULL: no row here */
 	TupleTableSlot *remote;		/* NULL: no row there */
+	const char *remote_json;	/* instead: it fits no slot here */
 	bool		local_known;
 	MmrVersion	local_version;
 	MmrVersion	remote_version;

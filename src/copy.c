@@ -2,7 +2,7 @@
  * copy.c
  *	  The initial copy of a sync to a peer.
  *
- * Floor 7.  Reads user tables.  Runs in pushers.
+ * Floor 8.  Reads user tables.  Runs in pushers.
  *
  * Copied rows carry no version: any entry at the other side is newer (I2).
  * Writes go on here and there meanwhile.  The stream that follows begins with

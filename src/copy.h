@@ -2,7 +2,7 @@
  * copy.h
  *	  The initial copy of a sync to a peer.
  *
- * Floor 7.
+ * Floor 8.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_COPY_H

@@ -29,6 +29,7 @@ int			mmr_guc_capture_buffer;
 int			mmr_guc_frame_size;
 int			mmr_guc_max_log_size;
 int			mmr_guc_conflict_history_minutes;
+int			mmr_guc_max_apply_errors;
 int			mmr_guc_max_databases;
 int			mmr_guc_max_workers;
 
@@ -106,6 +107,12 @@ static const GucInt guc_ints[] =
 		"Time for which settled conflicts are kept in conflict_history.",
 		"0 keeps them for ever.",
 		&mmr_guc_conflict_history_minutes, 30 * 24 * 60, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MIN
+	},
+	{
+		"mmrepl.max_apply_errors",
+		"Number of rows of a sync that may stand aside because they cannot be applied.",
+		"Where more cannot be applied the sync waits until something is done about it. 0 sets no limit.",
+		&mmr_guc_max_apply_errors, 10000, 0, INT_MAX, PGC_SIGHUP, 0
 	},
 	{
 		"mmrepl.max_databases",

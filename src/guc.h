@@ -18,6 +18,7 @@ extern int	mmr_guc_capture_buffer;		/* kB: changes gathered in a backend before 
 extern int	mmr_guc_frame_size;			/* kB: size at which a frame of a batch is sent (SIGHUP) */
 extern int	mmr_guc_max_log_size;		/* MB, 0: no limit (SIGHUP) */
 extern int	mmr_guc_conflict_history_minutes;	/* mmrepl.conflict_history_retention, 0: for ever (SIGHUP) */
+extern int	mmr_guc_max_apply_errors;
 extern int	mmr_guc_max_databases;		/* postmaster */
 extern int	mmr_guc_max_workers;		/* postmaster: slots, apply backends included */
 

@@ -3,7 +3,7 @@
  *	  The receiver's side of the handshake: who is it, may it, and where did
  *	  the last batch of it end; and what an initial copy may fill.
  *
- * Floor 9.  Reads the configuration, progress, user tables.  Runs in a backend
+ * Floor 10.  Reads the configuration, progress, user tables.  Runs in a backend
  * that a peer's pusher has opened here.
  *
  * Invariant: after a handshake no other backend of this database applies the

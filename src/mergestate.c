@@ -14,6 +14,8 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -23,6 +25,7 @@
 #include "errors.h"
 #include "guc.h"
 #include "mergestate.h"
+#include "rowerror.h"
 
 /* Each look waits for whoever was in the way: more are needed only if it never ends. */
 #define MAX_LOOKS	1000
@@ -123,14 +126,46 @@ mmr_merge_snapshot(MmrMerge *m)
 	PushActiveSnapshot(GetLatestSnapshot());
 	snapshot = GetActiveSnapshot();
 	pos = mmr_position_active();
+	m->feeding = true;
 	mmr_versions_feed(m->versions, snapshot, pos);
+	m->feeding = false;
 	pfree(pos);
 	return snapshot;
+}
+
+/* An entry to be recorded when the work under guard has come to its end. */
+typedef struct HeldRecord
+{
+	MmrMergeTable *table;
+	MmrChange	change;
+	uint64		hash;
+} HeldRecord;
+
+static void
+record_hold(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uint64 hash)
+{
+	MemoryContext old = MemoryContextSwitchTo(m->batch_cxt);
+	HeldRecord *h = palloc(sizeof(HeldRecord));
+	char	   *key = palloc(change->keylen + 1);
+
+	if (change->keylen > 0)
+		memcpy(key, change->key, change->keylen);
+	h->table = table;
+	h->change = *change;
+	h->change.key = key;
+	h->hash = hash;
+	m->held = lappend(m->held, h);
+	MemoryContextSwitchTo(old);
 }
 
 void
 mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uint64 hash)
 {
+	if (m->guarded)
+	{
+		record_hold(m, table, change, hash);
+		return;
+	}
 	if (m->appender == NULL)
 		m->appender = mmr_changelog_begin(m->my_node, true);
 	mmr_changelog_add(m->appender, change);
@@ -157,6 +192,69 @@ mmr_merge_flush(MmrMerge *m)
 	if (m->appender != NULL)
 		mmr_changelog_end(m->appender);
 	m->appender = NULL;
+}
+
+/* What was recorded under guard takes effect, or never was. */
+static void
+guard_end(MmrMerge *m, bool done)
+{
+	ListCell   *lc;
+
+	m->guarded = false;
+	foreach(lc, m->held)
+	{
+		HeldRecord *h = lfirst(lc);
+
+		if (done)
+			mmr_merge_record(m, h->table, &h->change, h->hash);
+		pfree(unconstify(char *, h->change.key));
+		pfree(h);
+	}
+	list_free(m->held);
+	m->held = NIL;
+}
+
+/*
+ * Neither the log nor the versions of this session can follow a subtransaction
+ * that is rolled back, so what is to be recorded waits for its end.
+ */
+ErrorData *
+mmr_merge_guard(MmrMerge *m, void (*work) (MmrMerge *m, void *arg), void *arg)
+{
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext cxt = AllocSetContextCreate(old, "mmrepl guard", ALLOCSET_DEFAULT_SIZES);
+	ResourceOwner owner = CurrentResourceOwner;
+	MmrMergeCounts counts = m->counts;
+	int			naside = list_length(m->aside);
+	ErrorData  *volatile error = NULL;
+
+	Assert(!m->guarded);
+	m->guarded = true;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		work(m, arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		/* versions that were fed by half are of no use to anybody */
+		if (m->feeding || !mmr_rowerror_is(error->sqlerrcode))
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		m->counts = counts;
+		m->aside = list_truncate(m->aside, naside);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
+	MemoryContextDelete(cxt);
+	guard_end(m, error == NULL);
+	return error;
 }
 
 bool

@@ -22,7 +22,9 @@ typedef struct MmrMergeTable
 	Oid			key_index;
 	Relation	rel;			/* open during a frame; locked to the end of the transaction */
 	MmrKey	   *key;
-	MmrRowFormat *format;
+	MmrRowFormat *format;		/* NULL: the sender's columns do not fit, see misfit */
+	MmrRowDescription *description; /* as it came */
+	ErrorData  *misfit;
 	bool		record_all;		/* A4: more than one other node can change it */
 } MmrMergeTable;
 
@@ -60,6 +62,13 @@ typedef struct MmrMerge
 	int64		max_ts;			/* highest seen */
 	MemoryContext batch_cxt;
 	List	   *aside;			/* items that collided with a row of another key */
+	bool		copy;			/* an initial copy: rows without versions */
+	bool		careful;		/* what cannot be applied is set aside (A11) */
+	bool		guarded;		/* entries to record are held until the work under guard is through... */
+	List	   *held;			/* ...here */
+	bool		feeding;		/* versions are being fed */
+	int64		set_aside;		/* items, for the first time */
+	char	   *first_error;	/* of those */
 } MmrMerge;
 
 /* Opens the table for this call, unless it is open; ERROR (ERRCODE_MMR_SCHEMA) if its key index is gone. */
@@ -94,6 +103,13 @@ extern void mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange 
 
 /* Does the sender send that column?  arg: the table's MmrRowFormat. */
 extern bool mmr_merge_sent(void *arg, AttrNumber attnum);
+
+/*
+ * Does the work in a subtransaction: NULL if it came to its end, or, if an error
+ * that is a row's fault ended it (rowerror.h), that error, and nothing has
+ * been done.  Any other error is raised again.
+ */
+extern ErrorData *mmr_merge_guard(MmrMerge *m, void (*work) (MmrMerge *m, void *arg), void *arg);
 
 /* Decodes what came into t->row; the columns that did not come are taken from t->found if there is one. */
 extern void mmr_merge_fill(MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item, bool found);

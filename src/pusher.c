@@ -35,6 +35,8 @@
 #include "membership.h"
 #include "node.h"
 #include "peerstate.h"
+#include "rowerror.h"
+#include "setback.h"
 #include "transport.h"
 #include "worker.h"
 
@@ -54,6 +56,10 @@ typedef struct Pusher
 	MmrLink    *link;
 	MmrTransport transport;
 	MmrBatch   *batch;
+	MmrWanted	wanted;			/* keys that the peer asks for, in this session */
+	bool		sending;		/* rows are on their way to the peer */
+	bool		careful;		/* it could not apply one of them: next time it shall set that aside (A11) */
+	bool		halted;			/* it has stopped the sync, until the configuration changes */
 	MmrPosition *from;			/* where the peer stands, as last heard; in life */
 	bool		heard;			/* in this session */
 	uint64		generation;		/* of the configuration of this session */
@@ -192,11 +198,13 @@ pusher_copy(Pusher *p, int kind)
 	memset(&me->copy, 0, sizeof(me->copy));
 	me->copy.started = GetCurrentTimestamp();
 	SpinLockRelease(&me->mutex);
+	p->sending = true;
 	if (kind == 2)
 		skip = mmr_handshake_filled(p->link, p->sync_id);
 	mmr_copy_run(sync, mmr_membership_my_id(), kind == 1, skip, pusher_frame,
 				 pusher_copy_report, p);
 	mmr_transport_finish(&p->transport);
+	p->sending = false;
 	SpinLockAcquire(&me->mutex);
 	me->copy.finished = GetCurrentTimestamp();
 	SpinLockRelease(&me->mutex);
@@ -254,6 +262,8 @@ pusher_connect(Pusher *p)
 	sync = pusher_sync(p);
 	conninfo = MemoryContextStrdup(p->cxt, mmr_membership_node(p->peer)->conninfo);
 	p->batch = mmr_batch_create(p->cxt, p->sync_id, p->peer);
+	mmr_wanted_init(&p->wanted, p->cxt);
+	mmr_batch_want(p->batch, &p->wanted);
 	if (sync->paused)
 	{
 		mmr_worker_commit_transaction();
@@ -276,6 +286,7 @@ pusher_connect(Pusher *p)
 		return false;
 
 	copy = pusher_hello(p);
+	mmr_wanted_ask(&p->wanted, p->link, p->sync_id, p->careful);
 	mmr_transport_open(&p->transport, p->link);
 	if (copy != 0)
 		pusher_copy(p, copy);
@@ -355,13 +366,17 @@ pusher_push(Pusher *p)
 	mmr_worker_state(MMR_STATE_PUSHING);
 	t->bytes = 0;
 	memset(t->counts, 0, sizeof(t->counts));
+	p->sending = true;
 	if (!mmr_batch_emit(p->batch, pusher_frame, p))
 	{
 		mmr_transport_cancel(t);
+		p->sending = false;
 		mmr_batch_done(p->batch, false);
 		return false;
 	}
 	mmr_transport_finish(t);
+	p->sending = p->careful = false;
+	mmr_wanted_served(&p->wanted, t->counts[5] > 0);
 	pusher_stands_at(p, mmr_batch_position(p->batch));
 	mmr_batch_done(p->batch, true);
 	p->context_sent = p->applied;
@@ -387,6 +402,8 @@ pusher_round(Pusher *p)
 	bool		context_due;
 	bool		pushed = true;
 
+	if (mmr_wanted_due(&p->wanted))
+		mmr_wanted_ask(&p->wanted, p->link, p->sync_id, false);
 	/* read before the snapshot: what they count is in it, or looked at again */
 	p->ticket = pg_atomic_read_u64(&p->me->wanted);
 	p->commits = pg_atomic_read_u64(&p->db->commits);
@@ -471,37 +488,26 @@ pusher_look(Pusher *p)
 	mmr_worker_commit_transaction();
 }
 
-/* Waits for something that passes by itself (locks), or for somebody to act? */
-static bool
-is_transient(int sqlstate)
-{
-	return ERRCODE_TO_CATEGORY(sqlstate) == MAKE_SQLSTATE('4', '0', '0', '0', '0') ||
-		sqlstate == ERRCODE_LOCK_NOT_AVAILABLE || sqlstate == ERRCODE_MMR_POSITION ||
-		sqlstate == ERRCODE_QUERY_CANCELED;
-}
-
 /* Takes note of an error; logs it if it is not the one before. */
 static void
 pusher_failed(Pusher *p, ErrorData *edata)
 {
-	bool		has_values;
-	bool		repeated = strncmp(p->last_message, edata->message, MMR_MSGLEN - 1) == 0;
-	MmrWorkerState state = is_transient(edata->sqlerrcode) ||
-		edata->sqlerrcode == ERRCODE_MMR_CLOCK_SKEW || edata->sqlerrcode == ERRCODE_MMR_STOPPED ?
-		MMR_STATE_WAITING : MMR_STATE_BAD;
+	/* a row cannot be applied there: once more, at once, with care */
+	bool		careful = p->sending && !p->careful && mmr_rowerror_is(edata->sqlerrcode);
 
-	/* what the peer says of a constraint or a value shows the row: that is for its own log to decide */
-	has_values = ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
-		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION;
-	if (!repeated)
-		ereport(LOG,
-				(errcode(edata->sqlerrcode),
-				 errmsg("pushing failed: %s", edata->message),
-				 edata->detail && !has_values ? errdetail("%s", edata->detail) : 0,
-				 edata->hint ? errhint("%s", edata->hint) : 0));
+	if (careful || strncmp(p->last_message, edata->message, MMR_MSGLEN - 1) != 0)
+		mmr_setback_log(edata, careful);
 	p->failed = true;
+	p->careful |= careful;
+	p->sending = false;
+	p->halted |= edata->sqlerrcode == ERRCODE_MMR_HALTED;
+	if (careful)
+		p->pause_ms = 1;
+	else
+		p->pause_ms = mmr_setback_transient(edata->sqlerrcode) ?
+			Min(Max(p->pause_ms, RETRY_FIRST_MS / 2) * 2, mmr_guc_restart_delay) : mmr_guc_restart_delay;
 	strlcpy(p->last_message, edata->message, MMR_MSGLEN);
-	mmr_worker_failed(edata->sqlerrcode, edata->message, state);
+	mmr_worker_failed(edata->sqlerrcode, edata->message, mmr_setback_state(edata->sqlerrcode));
 	ConditionVariableBroadcast(&p->me->served);
 }
 
@@ -525,8 +531,6 @@ pusher_guarded(Pusher *p, void (*work) (Pusher *p))
 		AbortCurrentTransaction();
 		MemoryContextSwitchTo(old);
 		pusher_failed(p, edata);
-		p->pause_ms = is_transient(edata->sqlerrcode) ?
-			Min(p->pause_ms * 2, mmr_guc_restart_delay) : mmr_guc_restart_delay;
 		FreeErrorData(edata);
 	}
 	PG_END_TRY();
@@ -569,7 +573,7 @@ pusher_body(MmrWorker *me)
 		long		pause;
 
 		CHECK_FOR_INTERRUPTS();
-		p->failed = false;
+		p->failed = p->halted = false;
 		pusher_guarded(p, pusher_session);
 		/* ended without an error: the configuration has changed */
 		if (!p->failed)
@@ -577,7 +581,11 @@ pusher_body(MmrWorker *me)
 		pause = p->pause_ms;
 		if (pause >= mmr_guc_restart_delay)
 			pusher_guarded(p, pusher_look_and_save);
-		mmr_worker_sleep(pause);
+		if (!p->halted)
+			mmr_worker_sleep(pause);
+		/* resume() is a change of the configuration, too */
+		while (p->halted && !pusher_config_moved(p))
+			mmr_worker_sleep(-1);
 	}
 }
 

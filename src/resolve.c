@@ -66,6 +66,8 @@ mmr_conflict_name(MmrConflict conflict)
 			return "multiple_unique_conflicts";
 		case MMR_CONFLICT_TRUNCATE:
 			return "truncate_conflict";
+		case MMR_CONFLICT_APPLY_ERROR:
+			return "apply_error";
 		case MMR_CONFLICT_NONE:
 			break;
 	}
@@ -75,5 +77,14 @@ mmr_conflict_name(MmrConflict conflict)
 const char *
 mmr_resolution_name(MmrResolution resolution)
 {
-	return resolution == MMR_APPLY_REMOTE ? "apply_remote" : "keep_local";
+	switch (resolution)
+	{
+		case MMR_APPLY_REMOTE:
+			return "apply_remote";
+		case MMR_KEEP_LOCAL:
+			return "keep_local";
+		case MMR_SET_ASIDE:
+			return "set_aside";
+	}
+	return "unknown";
 }

@@ -12,7 +12,7 @@
 #include "mmrepl.h"
 #include "version.h"
 
-/* The server's own words (PostgreSQL 18), plus truncate_conflict. */
+/* The server's own words (PostgreSQL 18), plus truncate_conflict and apply_error. */
 typedef enum MmrConflict
 {
 	MMR_CONFLICT_NONE = 0,
@@ -24,13 +24,15 @@ typedef enum MmrConflict
 	MMR_CONFLICT_DELETE_ORIGIN_DIFFERS,
 	MMR_CONFLICT_DELETE_MISSING,
 	MMR_CONFLICT_MULTIPLE_UNIQUE,
-	MMR_CONFLICT_TRUNCATE
+	MMR_CONFLICT_TRUNCATE,
+	MMR_CONFLICT_APPLY_ERROR	/* no conflict of versions: it cannot be applied here (A11) */
 } MmrConflict;
 
 typedef enum MmrResolution
 {
 	MMR_APPLY_REMOTE,
-	MMR_KEEP_LOCAL
+	MMR_KEEP_LOCAL,
+	MMR_SET_ASIDE
 } MmrResolution;
 
 /* What came, and what is here. */

@@ -391,10 +391,9 @@ row_bind_column(MmrRowFormat *f, MmrRowDescription *d, int i, Relation rel, Memo
 	}
 }
 
-MmrRowFormat *
-mmr_row_format_remote(MmrRowDescription *d, Relation rel, MmrKey *key, MemoryContext cxt)
+void
+mmr_row_same_key(MmrRowDescription *d, MmrKey *key)
 {
-	MmrRowFormat *f = row_format_alloc(rel, d->ncolumns, cxt);
 	bool		same_key = d->nkeys == key->ncolumns;
 
 	for (int i = 0; same_key && i < d->nkeys; i++)
@@ -405,6 +404,14 @@ mmr_row_format_remote(MmrRowDescription *d, Relation rel, MmrKey *key, MemoryCon
 				 errmsg("table \"%s.%s\" has another key at a peer than here",
 						d->nspname, d->relname),
 				 errhint("Give the key the same columns, in the same order, on all nodes.")));
+}
+
+MmrRowFormat *
+mmr_row_format_remote(MmrRowDescription *d, Relation rel, MmrKey *key, MemoryContext cxt)
+{
+	MmrRowFormat *f = row_format_alloc(rel, d->ncolumns, cxt);
+
+	mmr_row_same_key(d, key);
 	f->ncolumns = d->ncolumns;
 	for (int i = 0; i < d->ncolumns; i++)
 		row_bind_column(f, d, i, rel, cxt);

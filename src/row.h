@@ -47,6 +47,9 @@ typedef struct MmrRowDescription
 
 extern MmrRowDescription *mmr_row_read_description(MmrReader *r);
 
+/* Receiver: ERROR (ERRCODE_MMR_SCHEMA) if the sender's key has other columns than the one here. */
+extern void mmr_row_same_key(MmrRowDescription *description, MmrKey *key);
+
 /*
  * Receiver: binds a description to the local table.  ERROR
  * (ERRCODE_MMR_SCHEMA) naming the column if it does not fit: missing here,

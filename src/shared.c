@@ -77,6 +77,7 @@ init_database(MmrDatabase *db, Oid dboid)
 	pg_atomic_write_u64(&db->changes, 0);
 	pg_atomic_write_u64(&db->applied, 0);
 	pg_atomic_write_u64(&db->contexts, 0);
+	pg_atomic_write_u64(&db->errors, 0);
 	pg_atomic_write_u64(&db->config_generation, 0);
 	pg_atomic_write_u64(&db->wakes, 0);
 	pg_atomic_write_u64(&db->settled, 0);
@@ -115,6 +116,7 @@ shared_fill(void)
 		pg_atomic_init_u64(&db->changes, 0);
 		pg_atomic_init_u64(&db->applied, 0);
 		pg_atomic_init_u64(&db->contexts, 0);
+		pg_atomic_init_u64(&db->errors, 0);
 		pg_atomic_init_u64(&db->config_generation, 0);
 		pg_atomic_init_u64(&db->wakes, 0);
 		pg_atomic_init_u64(&db->settled, 0);
@@ -570,6 +572,8 @@ mmr_shared_state_name(MmrWorkerState state)
 			return "waiting";
 		case MMR_STATE_BAD:
 			return "bad";
+		case MMR_STATE_HALTED:
+			return "halted";
 	}
 	return "unknown";
 }

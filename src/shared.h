@@ -34,6 +34,7 @@ typedef struct MmrDatabase
 	pg_atomic_uint64 changes;	/* changes those captured */
 	pg_atomic_uint64 applied;	/* batches applied here that told of changes: our context is worth sending */
 	pg_atomic_uint64 contexts;	/* batches of any kind applied here: what purge depends on */
+	pg_atomic_uint64 errors;	/* grows when what is set aside has changed */
 	pg_atomic_uint64 config_generation; /* bumped after each committed change of configuration */
 	pg_atomic_uint64 wakes;		/* reasons for a janitor to look: bumped by mmr_wake_at_commit */
 	pg_atomic_uint64 settled;	/* the value of wakes which the last janitor had seen when it left for good */
@@ -57,7 +58,8 @@ typedef enum MmrWorkerState
 	MMR_STATE_COPYING,			/* "copying": initial copy is under way */
 	MMR_STATE_PAUSED,			/* "paused" */
 	MMR_STATE_WAITING,			/* "waiting": has to try again later, see last_error */
-	MMR_STATE_BAD				/* "bad": failed, see last_error */
+	MMR_STATE_BAD,				/* "bad": failed, see last_error */
+	MMR_STATE_HALTED			/* "halted": does not try again before resume(), see last_error */
 } MmrWorkerState;
 
 /* Initial copy of one sync to one peer, as seen by the sender. */

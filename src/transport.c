@@ -64,14 +64,14 @@ transport_result(MmrTransport *t)
 	return PQgetResult(conn);
 }
 
-/* "{1,2,3,4,5}": the answer to the last frame. */
+/* "{1,2,3,4,5,6}": the answer to the last frame. */
 static void
 transport_read_counts(MmrTransport *t, PGresult *res)
 {
 	if (PQntuples(res) != 1 || PQgetisnull(res, 0, 0) ||
 		sscanf(PQgetvalue(res, 0, 0), "{" INT64_FORMAT "," INT64_FORMAT "," INT64_FORMAT ","
-			   INT64_FORMAT "," INT64_FORMAT "}", &t->counts[0], &t->counts[1], &t->counts[2],
-			   &t->counts[3], &t->counts[4]) != 5)
+			   INT64_FORMAT "," INT64_FORMAT "," INT64_FORMAT "}", &t->counts[0], &t->counts[1],
+			   &t->counts[2], &t->counts[3], &t->counts[4], &t->counts[5]) != 6)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_PROTOCOL),
 				 errmsg("unexpected answer of the peer to a batch")));

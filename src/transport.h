@@ -19,7 +19,7 @@ typedef struct MmrTransport
 	bool		sent_last;
 	int			unanswered;		/* statements of the pipeline */
 	int64		bytes;			/* of the batch */
-	int64		counts[5];		/* the answer: inserted, updated, deleted, truncated, conflicts */
+	int64		counts[6];		/* the answer: inserted, updated, deleted, truncated, conflicts, keys that stand aside */
 } MmrTransport;
 
 /* Readies a fresh connection. */

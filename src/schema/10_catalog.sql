@@ -73,7 +73,7 @@ CREATE TABLE mmrepl.sync (
     dbgroup           text NOT NULL REFERENCES mmrepl.dbgroup ON UPDATE CASCADE,
     onetimecopy       int2 NOT NULL DEFAULT 0 CHECK (onetimecopy IN (0, 1, 2)),
     conflict_strategy text NOT NULL DEFAULT 'latest',
-    on_error          text NOT NULL DEFAULT 'set_aside',
+    on_error          text NOT NULL DEFAULT 'set_aside' CHECK (on_error IN ('set_aside', 'stop')),
     seq_step          int4 NOT NULL DEFAULT 10,     -- interleaved sequences: room for so many nodes
     paused            bool NOT NULL DEFAULT false,
     copy_round        int4 NOT NULL DEFAULT 1,      -- grows when a copy is asked for again

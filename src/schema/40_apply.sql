@@ -1,5 +1,5 @@
 -- What a peer's pusher calls here (src/hello.c, src/apply.c).  A role that has LOGIN, USAGE on this schema and
--- EXECUTE on these three and on _config_state can push; to carry a configuration, on all internal functions.
+-- EXECUTE on these three, on _asks and on _config_state can push; to carry a configuration, on all internal functions.
 
 CREATE FUNCTION mmrepl._hello(protocol int4, sync_id int4, node_id int4, system_identifier int8,
     database_oid oid, encoding text, clock int8,
@@ -11,7 +11,7 @@ COMMENT ON FUNCTION mmrepl._hello(int4, int4, int4, int8, oid, text, int8) IS 'h
 CREATE FUNCTION mmrepl._apply(frame bytea) RETURNS int8[]
     LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'mmrepl_apply';
 REVOKE ALL ON FUNCTION mmrepl._apply(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl._apply(bytea) IS 'applies one frame of a batch; with the last one gives the numbers of rows inserted, updated, deleted, of truncates and of conflicts; raises MR001, MR002, MR005, MR006, MR007';
+COMMENT ON FUNCTION mmrepl._apply(bytea) IS 'applies one frame of a batch; with the last one gives the numbers of rows inserted, updated, deleted, of truncates, of conflicts, and of the source''s keys that stand aside; raises MR001, MR002, MR005, MR006, MR007';
 
 CREATE FUNCTION mmrepl._copy_filled(sync_id int4) RETURNS text[]
     LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'mmrepl_copy_filled';

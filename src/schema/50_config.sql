@@ -181,6 +181,9 @@ BEGIN
                           WHERE s.sync_id = p.sync_id AND d.node_id = p.source_node)
           AND NOT EXISTS (SELECT FROM mmrepl.departed g WHERE g.sync_id = p.sync_id AND g.node_id = p.source_node)
         FOR UPDATE SKIP LOCKED);
+    DELETE FROM mmrepl.apply_error_log e WHERE NOT EXISTS (
+        SELECT FROM mmrepl.sync s JOIN mmrepl.relgroup_rel r USING (relgroup)
+        WHERE s.sync_id = e.sync_id AND r.nspname = e.nspname AND r.relname = e.relname);
     DELETE FROM mmrepl.peer_state WHERE (sync_id, peer_node) IN (
         SELECT p.sync_id, p.peer_node FROM mmrepl.peer_state p
         WHERE NOT EXISTS (SELECT FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup

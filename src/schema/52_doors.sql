@@ -101,19 +101,20 @@ COMMENT ON FUNCTION mmrepl.add_all_sequences(text[], text[], text) IS
     'as add_all_tables, for sequences';
 
 CREATE FUNCTION mmrepl.add_sync(name text, relgroup text, dbs text[] DEFAULT NULL, dbgroup text DEFAULT NULL,
-        onetimecopy int4 DEFAULT 0, conflict_strategy text DEFAULT 'latest', seq_step int4 DEFAULT 10) RETURNS void
+        onetimecopy int4 DEFAULT 0, conflict_strategy text DEFAULT 'latest', seq_step int4 DEFAULT 10,
+        on_error text DEFAULT 'set_aside') RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'mmrepl_add_sync';
-REVOKE ALL ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int4) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int4) IS
-    'takes a name, a relgroup, dbs as in {aaa01:source,aaa02:source} or the name of a dbgroup, the initial copy (0 none, 1 replace what the others have, 2 only into empty tables), a conflict strategy, and for how many dbs interleaved sequences leave room; checks all tables on all dbs and starts to replicate; raises all that does not fit at once';
+REVOKE ALL ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int4, text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int4, text) IS
+    'takes a name, a relgroup, dbs as in {aaa01:source,aaa02:source} or the name of a dbgroup, the initial copy (0 none, 1 replace what the others have, 2 only into empty tables), a conflict strategy, for how many dbs interleaved sequences leave room, and what a row that cannot be applied does (set_aside: it alone waits, see apply_error; stop: the sync stops until resume); checks all tables on all dbs and starts to replicate; raises all that does not fit at once';
 
 CREATE FUNCTION mmrepl.update_sync(name text, conflict_strategy text DEFAULT NULL, seq_step int4 DEFAULT NULL, new_name text DEFAULT NULL,
-        onetimecopy int4 DEFAULT NULL) RETURNS void
+        onetimecopy int4 DEFAULT NULL, on_error text DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'mmrepl_update_sync';
-REVOKE ALL ON FUNCTION mmrepl.update_sync(text, text, int4, text, int4) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl.update_sync(text, text, int4, text, int4) IS
+REVOKE ALL ON FUNCTION mmrepl.update_sync(text, text, int4, text, int4, text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.update_sync(text, text, int4, text, int4, text) IS
     'takes the name of a sync and what is to change (NULL: stays); onetimecopy 1 or 2 has the first source copy its tables to the others once more: 2 fills those that are empty there, as a table added later, 1 replaces all';
 
 CREATE FUNCTION mmrepl.remove_sync(name text) RETURNS void

@@ -69,6 +69,8 @@ CREATE VIEW mmrepl._peer AS
            EXISTS (SELECT FROM mmrepl.sync_state AS t WHERE t.sync_id = s.sync_id AND NOT t.opened) AS joins,
            p.worker AS pusher, r AS progress, ps AS peer_state,
            a.pids AS apply_pids, a.ended AS apply_ended,
+           (SELECT count(*) FROM mmrepl.apply_error_log AS e
+            WHERE e.sync_id = s.sync_id AND e.source_node = d.node_id) AS apply_errors,
            d.node_id IS NOT DISTINCT FROM (SELECT c.source_node FROM mmrepl._copy_wanted(s.sync_id) AS c) AS awaits_copy
     FROM mmrepl.local_node AS l
     CROSS JOIN mmrepl._database_state() AS st
@@ -100,7 +102,7 @@ CREATE VIEW mmrepl.peer_lag AS
                (p.pusher).inserted, (p.pusher).updated, (p.pusher).deleted, (p.pusher).truncated,
                (p.pusher).batches, (p.pusher).bytes,
                (p.pusher).last_inserted, (p.pusher).last_updated, (p.pusher).last_deleted, (p.pusher).last_changes,
-               NULL::int8 AS conflicts, NULL::int4[] AS apply_pids
+               NULL::int8 AS conflicts, NULL::int8 AS apply_errors, NULL::int4[] AS apply_pids
         FROM mmrepl._peer AS p WHERE p.sends
         UNION ALL
         SELECT p.sync, p.peer, 'from',
@@ -118,7 +120,7 @@ CREATE VIEW mmrepl.peer_lag AS
                (p.progress).inserted, (p.progress).updated, (p.progress).deleted, (p.progress).truncated,
                (p.progress).batches, NULL,
                (p.progress).last_inserted, (p.progress).last_updated, (p.progress).last_deleted,
-               (p.progress).last_changes, coalesce((p.progress).conflicts, 0), p.apply_pids
+               (p.progress).last_changes, coalesce((p.progress).conflicts, 0), p.apply_errors, p.apply_pids
         FROM mmrepl._peer AS p WHERE p.receives
     )
     SELECT b.sync, b.peer, b.direction, b.state,
@@ -131,7 +133,7 @@ CREATE VIEW mmrepl.peer_lag AS
            b.last_changes,
            CASE WHEN b.last_changes IS NOT NULL
                 THEN concat_ws('/', b.last_inserted, b.last_updated, b.last_deleted) END AS last_iud,
-           b.batches, b.inserted, b.updated, b.deleted, b.truncated, b.conflicts, b.bytes,
+           b.batches, b.inserted, b.updated, b.deleted, b.truncated, b.conflicts, b.apply_errors, b.bytes,
            (SELECT string_agg(DISTINCT concat_ws(' ', x.pid::text, s.application_name, s.state), ', ')
             FROM unnest(b.apply_pids) AS a(pid)
             CROSS JOIN LATERAL unnest(pg_blocking_pids(a.pid)) AS x(pid)
@@ -144,7 +146,7 @@ COMMENT ON VIEW mmrepl.peer_lag IS
 
 CREATE VIEW mmrepl.status AS
     SELECT coalesce(t.sync, f.sync) AS sync, coalesce(t.peer, f.peer) AS peer,
-           CASE WHEN t.state IS NULL THEN f.state
+           CASE WHEN t.state IS NULL THEN f2.state
                 WHEN t.state IN ('good', 'pushing') AND f.state = 'not connected' THEN 'not receiving'
                 WHEN t.state = 'good' THEN f2.state
                 ELSE t.state END AS state,
@@ -154,16 +156,17 @@ CREATE VIEW mmrepl.status AS
                 ELSE f.last_iud END AS last_iud,
            date_trunc('second', t.last_bad) AS last_bad,
            greatest(t.lag_seconds, f.lag_seconds) AS lag_seconds,
-           t.pending, f.conflicts, f.waits_for, t.last_error
+           t.pending, f.conflicts, f.apply_errors, f.waits_for, t.last_error
     FROM (SELECT * FROM mmrepl.peer_lag WHERE direction = 'to') AS t
     FULL JOIN (SELECT * FROM mmrepl.peer_lag WHERE direction = 'from') AS f
          ON f.sync = t.sync AND f.peer = t.peer
     CROSS JOIN LATERAL (SELECT CASE WHEN f.waits_for IS NOT NULL THEN 'blocked'
+                                    WHEN f.apply_errors > 0 AND coalesce(t.state, f.state) = 'good' THEN 'errors'
                                     ELSE coalesce(t.state, f.state) END AS state) AS f2
     ORDER BY 1, 2;
 GRANT SELECT ON mmrepl.status TO pg_monitor;
 COMMENT ON VIEW mmrepl.status IS
-    'per sync and peer, as this db sees it: state, last time all was well, how long ago, inserts/updates/deletes of the last batch (either way), last failure, lag (grows while the peer is away), changes that wait, conflicts settled here, sessions here that applying waits for, what is wrong now';
+    'per sync and peer, as this db sees it: state, last time all was well, how long ago, inserts/updates/deletes of the last batch (either way), last failure, lag (grows while the peer is away), changes that wait, conflicts settled here, rows from there that cannot be applied here (see apply_error), sessions here that applying waits for, what is wrong now';
 
 CREATE VIEW mmrepl.copy_progress AS
     SELECT p.sync, p.peer, (p.pusher).copy_table AS table_name,
@@ -334,6 +337,21 @@ GRANT SELECT ON mmrepl.conflict_history TO pg_monitor;
 COMMENT ON VIEW mmrepl.conflict_history IS
     'conflicts settled here: which row of which table, what kind, which side stands, both rows, and for both the db that wrote them and when';
 
+CREATE VIEW mmrepl.apply_error AS
+    SELECT e.id, s.name AS sync, d.name AS source, e.nspname AS schemaname, e.relname AS tablename, e.shown_key AS key,
+           CASE e.op WHEN 1 THEN 'insert' WHEN 2 THEN 'update' ELSE 'delete' END AS op,
+           e.message, e.sqlstate, e.constraint_name, e.detail, e.context, e.row,
+           mmrepl._version_time(e.ts) AS at, w.name AS db,
+           e.first_at AS first_error, e.last_at AS last_error, e.tries, e.next_at AS next_try
+    FROM mmrepl.apply_error_log AS e
+    LEFT JOIN mmrepl.sync AS s ON s.sync_id = e.sync_id
+    LEFT JOIN mmrepl.db AS d ON d.node_id = e.source_node
+    LEFT JOIN mmrepl.db AS w ON w.node_id = e.node
+    ORDER BY e.id;
+GRANT SELECT ON mmrepl.apply_error TO pg_monitor;
+COMMENT ON VIEW mmrepl.apply_error IS
+    'rows that came and cannot be applied here: why, what came (NULL: the key is gone there), when it was written and by which db, how often it was tried; they are tried again by themselves, with what the source has then, until it works, or something newer is written, or discard_apply_error gives them up';
+
 CREATE VIEW mmrepl.conflict_summary AS
     SELECT h.sync, h.schemaname, h.tablename, h.conflict_type, h.resolution,
            count(*) AS conflicts, min(h.at) AS first, max(h.at) AS last
@@ -351,10 +369,11 @@ CREATE VIEW mmrepl.metrics AS
         FROM mmrepl.peer_lag AS x
     )
     SELECT 'mmrepl_up' AS name, s.labels,
-           (s.state IN ('good', 'pushing', 'copying', 'blocked'))::int::float8 AS value FROM s
+           (s.state IN ('good', 'pushing', 'copying', 'blocked', 'errors'))::int::float8 AS value FROM s
     UNION ALL SELECT 'mmrepl_lag_seconds', p.labels, p.lag_seconds::float8 FROM p
     UNION ALL SELECT 'mmrepl_pending_changes', s.labels, s.pending::float8 FROM s WHERE s.pending IS NOT NULL
     UNION ALL SELECT 'mmrepl_conflicts_total', s.labels, s.conflicts::float8 FROM s WHERE s.conflicts IS NOT NULL
+    UNION ALL SELECT 'mmrepl_apply_errors', s.labels, s.apply_errors::float8 FROM s WHERE s.apply_errors IS NOT NULL
     UNION ALL SELECT 'mmrepl_batches_total', p.labels, p.batches::float8 FROM p WHERE p.batches IS NOT NULL
     UNION ALL
     SELECT 'mmrepl_rows_total', p.labels || jsonb_build_object('op', o.op), o.rows::float8
