@@ -24,7 +24,8 @@ HDRS        = $(sort $(wildcard src/*.h))
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-with_llvm = no
+# nothing here is for inlining into queries: no bitcode, half the build (Makefile.global would say yes)
+override with_llvm = no
 ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
 else
