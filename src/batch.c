@@ -174,6 +174,15 @@ batch_filter(void *arg, MmrRun *run, const char *data, int len)
 	return run->recorded || run->has_truncate;
 }
 
+/* Has the peer all that transactions up to this one have appended? */
+static bool
+batch_seen(void *arg, uint64 max_xid)
+{
+	MmrBatch   *b = arg;
+
+	return b->from != NULL && max_xid < b->from->xmin;
+}
+
 MmrBatch *
 mmr_batch_create(MemoryContext cxt, int32 sync_id, int32 peer)
 {
@@ -188,6 +197,7 @@ mmr_batch_create(MemoryContext cxt, int32 sync_id, int32 peer)
 	b->chunk_cxt = AllocSetContextCreate(cxt, "mmrepl chunk", ALLOCSET_DEFAULT_SIZES);
 	b->row_cxt = AllocSetContextCreate(cxt, "mmrepl row", ALLOCSET_DEFAULT_SIZES);
 	b->versions = mmr_versions_create(cxt, batch_find_key, batch_filter, b);
+	mmr_versions_set_seen(b->versions, batch_seen);
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(TableRef);
 	ctl.hcxt = cxt;

@@ -27,6 +27,15 @@ typedef struct MmrChange
 	int			keylen;
 } MmrChange;
 
+/* What is known of one key. */
+typedef struct MmrState
+{
+	MmrVersion	version;
+	MmrDot		dot;
+	MmrOp		op;
+	MmrSettled	settled;
+} MmrState;
+
 /* A run under the reader. */
 typedef struct MmrRun
 {

@@ -26,6 +26,26 @@
 #else
 #define mmr_filenode(rel)	((rel)->rd_locator.relNumber)
 #endif
+#if PG_VERSION_NUM < 160000
+#define MmrFileLocator				RelFileNode
+#define mmr_file_locator(rel)		((rel)->rd_node)
+#define mmr_file_same(a, b)			RelFileNodeEquals(a, b)
+#else
+#define MmrFileLocator				RelFileLocator
+#define mmr_file_locator(rel)		((rel)->rd_locator)
+#define mmr_file_same(a, b)			RelFileLocatorEquals(a, b)
+#endif
+
+/* A page of a table that is locked, but not open */
+#define mmr_read_buffer(locator, block) \
+	ReadBufferWithoutRelcache(locator, MAIN_FORKNUM, block, RBM_NORMAL, NULL, true)
+
+/* 17 moved it (ab355e3a88d) */
+#if PG_VERSION_NUM < 170000
+#define mmr_my_lxid()				(MyProc->lxid)
+#else
+#define mmr_my_lxid()				(MyProc->vxid.lxid)
+#endif
 
 /*
  * An executor state with this one table in its range table.  16 moved

@@ -556,3 +556,20 @@ mmr_key_equal(MmrKey *key, const char *a, int alen, const char *b, int blen)
 	MemoryContextReset(scratch);
 	return equal;
 }
+
+uint64
+mmr_key_fingerprint(MmrKey *key)
+{
+	uint64		h = hash_combine64(key->relid, key->image_equal);
+
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		MmrKeyColumn *col = &key->columns[i];
+
+		h = hash_combine64(h, col->image_equal);
+		h = hash_combine64(h, ((uint64) col->typid << 32) | col->collation);
+		h = hash_combine64(h, ((uint64) col->receive.fn_oid << 32) | col->hash.fn_oid);
+		h = hash_combine64(h, col->codec);
+	}
+	return Max(h, 1);
+}

@@ -80,6 +80,8 @@ extern void mmr_key_decode(MmrKey *key, const char *data, int len, Datum *values
 
 /* Hash and equality by the columns' own operators (1.0 and 1.00 meet). */
 extern uint64 mmr_key_hash(MmrKey *key, const char *data, int len);
+/* The same as long as the same bytes have the same hash; never 0. */
+extern uint64 mmr_key_fingerprint(MmrKey *key);
 extern bool mmr_key_equal(MmrKey *key, const char *a, int alen, const char *b, int blen);
 
 #endif							/* MMR_KEY_H */

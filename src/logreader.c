@@ -49,6 +49,7 @@ typedef struct StretchState
 typedef struct SegmentState
 {
 	Oid			filenode;		/* changes when the segment is emptied */
+	bool		skipped;
 	BlockNumber npages;			/* known pages */
 	BlockNumber allocated;
 	PageState  *pages;
@@ -58,6 +59,7 @@ typedef struct SegmentState
 struct MmrLogReader
 {
 	MemoryContext cxt;
+	MmrSkipCallback skip;
 	SegmentState segments[MMR_SEGMENTS];
 	PGAlignedBlock page;		/* copy of the page being given */
 	OffsetNumber visible[MaxHeapTuplesPerPage];
@@ -70,6 +72,12 @@ mmr_logreader_create(MemoryContext cxt)
 
 	reader->cxt = cxt;
 	return reader;
+}
+
+void
+mmr_logreader_set_skip(MmrLogReader *reader, MmrSkipCallback skip)
+{
+	reader->skip = skip;
 }
 
 static void
@@ -88,6 +96,12 @@ mmr_logreader_reset(MmrLogReader *reader)
 {
 	for (int i = 0; i < MMR_SEGMENTS; i++)
 		segment_forget(&reader->segments[i]);
+}
+
+void
+mmr_logreader_forget(MmrLogReader *reader, int segment)
+{
+	segment_forget(&reader->segments[segment]);
 }
 
 /* Room for the state of so many pages; new ones are unread. */
@@ -266,7 +280,7 @@ mmr_logreader_scan(MmrLogReader *reader, Snapshot snapshot, const MmrPosition *p
 
 		if (!mmr_changelog_segment_used(i))
 		{
-			if (seg->npages > 0 && emptied != NULL)
+			if ((seg->npages > 0 || seg->skipped) && emptied != NULL)
 				emptied(arg, i);
 			segment_forget(seg);
 			continue;
@@ -276,11 +290,20 @@ mmr_logreader_scan(MmrLogReader *reader, Snapshot snapshot, const MmrPosition *p
 			continue;
 		if (seg->filenode != mmr_filenode(rel))
 		{
-			if (seg->npages > 0 && emptied != NULL)
+			if ((seg->npages > 0 || seg->skipped) && emptied != NULL)
 				emptied(arg, i);
 			segment_forget(seg);
 			seg->filenode = mmr_filenode(rel);
 		}
+		if (reader->skip != NULL && reader->skip(arg, i, rel, snapshot))
+		{
+			segment_forget(seg);
+			seg->filenode = mmr_filenode(rel);
+			seg->skipped = true;
+			table_close(rel, AccessShareLock);
+			continue;
+		}
+		seg->skipped = false;
 		undecided += segment_scan(reader, i, rel, snapshot, pos, callback, arg);
 		table_close(rel, AccessShareLock);
 	}

@@ -20,7 +20,11 @@ typedef void (*MmrRunCallback) (void *arg, int segment, uint64 xid, const char *
 /* Told that a segment was emptied: what came from it is stable and gone. */
 typedef void (*MmrEmptiedCallback) (void *arg, int segment);
 
+/* Is the segment, open as rel, to be passed over as long as it stays what it is? */
+typedef bool (*MmrSkipCallback) (void *arg, int segment, Relation rel, Snapshot snapshot);
+
 extern MmrLogReader *mmr_logreader_create(MemoryContext cxt);
+extern void mmr_logreader_set_skip(MmrLogReader *reader, MmrSkipCallback skip);
 
 /*
  * Gives every run that is visible to the snapshot (pos: the same as a
@@ -29,6 +33,9 @@ extern MmrLogReader *mmr_logreader_create(MemoryContext cxt);
  */
 extern int64 mmr_logreader_scan(MmrLogReader *reader, Snapshot snapshot, const MmrPosition *pos,
 								MmrRunCallback callback, MmrEmptiedCallback emptied, void *arg);
+
+/* What is in this segment is given again by the next scan. */
+extern void mmr_logreader_forget(MmrLogReader *reader, int segment);
 
 /* Everything is given again by the next scan. */
 extern void mmr_logreader_reset(MmrLogReader *reader);

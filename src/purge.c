@@ -3,8 +3,8 @@
  *	  Rotation of the change log, and TRUNCATE of segments whose every entry
  *	  is stable (P1, P2).
  *
- * Floor 10.  Reads mmrepl.log_N and what stability reads; empties log_N;
- * deletes from mmrepl.conflict_log.  Runs in the janitor, of which a
+ * Floor 10.  Reads mmrepl.log_N and what stability reads; empties log_N; has
+ * indexes built of what cannot be emptied (segbuild.c); deletes from mmrepl.conflict_log.  Runs in the janitor, of which a
  * database has one: nobody else changes current_segment.
  *
  * A segment goes through this: it is current; it is closed, by making an empty
@@ -15,6 +15,10 @@
  * they are, every transaction in it being over, and can be looked at page by
  * page without a lock that keeps anybody out.  When all is stable it is
  * truncated, under the same lock again, for the readers' sake.
+ *
+ * A sealed segment that waits and waits, because a peer is away, gets an index,
+ * so that the sessions need not keep what is in it in memory.  While everybody
+ * is there none is ever built.
  *
  * No lock is ever waited for: a queue would form behind us.  Readers with an
  * older snapshot find the segment empty: what was in it can no longer matter
@@ -49,6 +53,8 @@
 #include "position.h"
 #include "progress.h"
 #include "purge.h"
+#include "segbuild.h"
+#include "segindex.h"
 #include "shared.h"
 #include "sqlrun.h"
 #include "stability.h"
@@ -64,6 +70,13 @@
 #define PURGE_SPACING		10
 #define PURGE_MAX_SPACING	30000
 
+/*
+ * A segment of which nothing has become stable for so many heartbeats (and at
+ * most MAX_INDEX_WAIT ms) waits for somebody who is away; so do those behind it.
+ */
+#define PURGE_INDEX_WAIT	15
+#define PURGE_MAX_INDEX_WAIT 15000
+
 /* Conflict history goes in transactions of so many rows. */
 #define PURGE_HISTORY_ROWS	"10000"
 
@@ -75,6 +88,8 @@ typedef struct Segment
 	BlockNumber stable;			/* pages before this one were found stable; of a sealed segment: are */
 	BlockNumber pages;
 	MmrHold		hold;			/* who is waited for */
+	TimestampTz moved_at;		/* when last something of it was found stable, or it was sealed */
+	bool		indexed;		/* it has an index */
 } Segment;
 
 static Segment segments[MMR_SEGMENTS];
@@ -163,6 +178,7 @@ segment_scan(int segment, MmrStability *st)
 	Segment    *seg = &segments[segment];
 	Relation	rel = mmr_changelog_open_segment(segment, AccessShareLock);
 	MmrPosition *pos;
+	BlockNumber before;
 
 	if (rel == NULL)
 		return;
@@ -171,16 +187,22 @@ segment_scan(int segment, MmrStability *st)
 	pos = mmr_position_active();
 	seg->pages = RelationGetNumberOfBlocks(rel);
 	if (seg->filenode != mmr_filenode(rel))
+	{
 		seg->stable = 0;
+		seg->indexed = mmr_segindex_exists(segment) && mmr_segbuild_done(segment, rel);
+	}
 	seg->filenode = mmr_filenode(rel);
 	seg->stable = Min(seg->stable, seg->pages);
 	seg->hold.sync_id = 0;
+	before = seg->stable;
 	while (seg->stable < seg->pages &&
 		   page_is_stable(rel, seg->stable, GetActiveSnapshot(), pos, st, &seg->hold))
 	{
 		seg->stable++;
 		CHECK_FOR_INTERRUPTS();
 	}
+	if (seg->stable != before || seg->moved_at == 0)
+		seg->moved_at = GetCurrentTimestamp();
 	PopActiveSnapshot();
 	table_close(rel, AccessShareLock);
 }
@@ -202,6 +224,7 @@ segment_seal(MmrDatabase *db, int segment, bool closed)
 	{
 		segments[segment].sealed = closed;
 		segments[segment].stable = 0;
+		segments[segment].moved_at = 0;
 		segments[segment].pages = RelationGetNumberOfBlocks(rel);
 		if (segments[segment].pages == 0)
 			pg_atomic_write_u32(&db->segment_used[segment], 0);
@@ -246,6 +269,7 @@ segment_truncate(MmrDatabase *db, int segment)
 		if (rel != NULL && segments[segment].filenode == mmr_filenode(rel) &&
 			(!OidIsValid(rel->rd_rel->reltoastrelid) ||
 			 ConditionalLockRelationOid(rel->rd_rel->reltoastrelid, AccessExclusiveLock)) &&
+			mmr_segbuild_clear(segment) &&
 			mmr_progress_note_ts(mmr_clock_last()))
 		{
 			mmr_truncate_guts(list_make1(rel), list_make1_oid(relid));
@@ -259,8 +283,60 @@ segment_truncate(MmrDatabase *db, int segment)
 	{
 		/* it is not current, and will not be before we say so: nobody appends */
 		pg_atomic_write_u32(&db->segment_used[segment], 0);
+		pg_atomic_write_u32(&db->segment_indexed[segment], 0);
 		memset(&segments[segment], 0, sizeof(Segment));
 	}
+}
+
+/* Has the index of a sealed segment built, in a transaction of its own; false: not now. */
+static bool
+segment_build_index(MmrDatabase *db, int segment)
+{
+	Segment    *seg = &segments[segment];
+	Relation	rel;
+	bool		done = false;
+
+	mmr_worker_start_transaction("building an index of the change log");
+	if (mmr_worker_hold_extension())
+	{
+		mmr_membership_refresh();
+		rel = mmr_changelog_open_segment(segment, AccessShareLock);
+		if (rel != NULL)
+		{
+			/* nothing moves its runs about, or empties it, before we are through */
+			done = seg->filenode == mmr_filenode(rel) && mmr_segbuild_run(segment, rel);
+			table_close(rel, NoLock);
+		}
+	}
+	/* before anybody can see it */
+	if (done)
+		pg_atomic_write_u32(&db->segment_indexed[segment], 1);
+	mmr_worker_commit_transaction();
+	seg->indexed = done;
+	return done;
+}
+
+/* Which sealed segment is to have an index now?  -1: none. */
+static int
+index_is_due(TimestampTz now)
+{
+	int			wait = Min((int64) PURGE_INDEX_WAIT * mmr_guc_heartbeat_interval, PURGE_MAX_INDEX_WAIT);
+	bool		stuck = false;
+	int			largest = -1;
+
+	for (int i = 0; i < MMR_SEGMENTS; i++)
+	{
+		Segment    *seg = &segments[i];
+
+		if (!seg->sealed || seg->pages == 0 || seg->stable == seg->pages)
+			continue;
+		stuck |= TimestampDifferenceExceeds(seg->moved_at, now, wait);
+		/* what is small may as well stay in memory: those that wait are closed when they are full */
+		if (!seg->indexed && (uint64) seg->pages * (BLCKSZ / 1024) * 4 >= (uint64) mmr_guc_segment_size &&
+			(largest < 0 || seg->pages > segments[largest].pages))
+			largest = i;
+	}
+	return stuck ? largest : -1;
 }
 
 /* Is it time to close the current segment? */
@@ -380,7 +456,12 @@ survey(MmrDatabase *db, int *ripe)
 	for (int i = 0; i < MMR_SEGMENTS; i++)
 	{
 		if (pg_atomic_read_u32(&db->segment_used[i]) == 0)
+		{
 			memset(&segments[i], 0, sizeof(Segment));
+			/* of a segment that somebody has emptied by hand */
+			if (mmr_segindex_exists(i) && mmr_segbuild_clear(i))
+				pg_atomic_write_u32(&db->segment_indexed[i], 0);
+		}
 		else if (inspect(db, i, i != current, st))
 			ripe[n++] = i;
 	}
@@ -410,6 +491,7 @@ mmr_purge_round(void)
 	MmrDatabase *db = mmr_shared_database();
 	int			ripe[MMR_SEGMENTS];
 	int			n = 0;
+	int			due;
 
 	/* nothing is in the log: an idle database costs no transaction */
 	if (db == NULL || !log_is_used(db))
@@ -420,6 +502,13 @@ mmr_purge_round(void)
 	mmr_worker_commit_transaction();
 	for (int i = 0; i < n; i++)
 		segment_truncate(db, ripe[i]);
+	while ((due = index_is_due(GetCurrentTimestamp())) >= 0 &&
+		   pg_atomic_read_u32(&mmr_shared_my_worker->leave) == 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!segment_build_index(db, due))
+			break;
+	}
 	return log_is_used(db);
 }
 

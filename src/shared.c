@@ -70,7 +70,10 @@ init_database(MmrDatabase *db, Oid dboid)
 	pg_atomic_write_u32(&db->clock_ready, 0);
 	pg_atomic_write_u32(&db->current_segment, 0);
 	for (int i = 0; i < MMR_SEGMENTS; i++)
+	{
 		pg_atomic_write_u32(&db->segment_used[i], 1);
+		pg_atomic_write_u32(&db->segment_indexed[i], 1);
+	}
 	for (int i = 0; i < MMR_MARKS; i++)
 		pg_atomic_write_u32(&db->marks[i], 0);
 	pg_atomic_write_u64(&db->commits, 0);
@@ -109,7 +112,10 @@ shared_fill(void)
 		pg_atomic_init_u32(&db->clock_ready, 0);
 		pg_atomic_init_u32(&db->current_segment, 0);
 		for (int j = 0; j < MMR_SEGMENTS; j++)
+		{
 			pg_atomic_init_u32(&db->segment_used[j], 1);
+			pg_atomic_init_u32(&db->segment_indexed[j], 1);
+		}
 		for (int j = 0; j < MMR_MARKS; j++)
 			pg_atomic_init_u32(&db->marks[j], 0);
 		pg_atomic_init_u64(&db->commits, 0);

@@ -29,6 +29,7 @@ typedef struct MmrDatabase
 	pg_atomic_uint32 clock_ready;	/* 1 once the clock has been raised above this database's log and progress */
 	pg_atomic_uint32 current_segment;	/* where capture appends */
 	pg_atomic_uint32 segment_used[MMR_SEGMENTS];	/* 0 only if the segment is certainly empty */
+	pg_atomic_uint32 segment_indexed[MMR_SEGMENTS];	/* 0 only if it certainly has no index */
 	pg_atomic_uint32 marks[MMR_MARKS];	/* grow when something is appended there (changelog.h) */
 	pg_atomic_uint64 commits;	/* commits that captured something */
 	pg_atomic_uint64 changes;	/* changes those captured */

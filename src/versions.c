@@ -10,9 +10,16 @@
  * the newest being stable, nothing older than it can arrive any more, and
  * everything that can arrive is newer than both.
  *
+ * What lies in a closed segment that has an index (segindex.h) is not kept in
+ * memory: a peer is away, and there may be any number of it.  Such a segment
+ * is not even read, unless it may hold runs that the caller wants to see.  When
+ * an index turns up, what was kept of its segment is forgotten: an older entry
+ * that it had taken the place of matters as little as above.
+ *
  * Invariant: after a feed with snapshot S, for every key with an unstable
- * entry visible to S the table holds its newest such entry, or a newer one
- * that this transaction has added.
+ * entry visible to S the newest such entry, or a newer one that this transaction
+ * has added, is in memory or found by an index; all that an index tells is
+ * visible to S.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -22,9 +29,13 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
+#include "segindex.h"
 #include "versions.h"
 
 #define INLINE_KEY	16
+/* Room for so many keys is given back when few are left. */
+#define WASTEFUL	65536
 
 /* A key: short ones inside, longer ones in memory of their own. */
 typedef struct KeyRef
@@ -47,19 +58,21 @@ typedef struct VersionEntry
 	int32		node;
 	int32		dot_node;
 	int32		settled_node;
-	int16		segment;		/* where the newest entry lies; -1: added by this transaction */
-	uint8		op;
-	bool		rank;
-	uint8		settled_level;
+	unsigned	op:4;
+	unsigned	rank:1;
+	unsigned	settled_level:8;
+	int8		segment;		/* where the newest entry lies; -1: added by this transaction */
 	char		status;			/* simplehash */
-	uint32		hash32;
 } VersionEntry;
+
+StaticAssertDecl(sizeof(VersionEntry) <= 64, "an entry takes more than a cache line");
+StaticAssertDecl(MMR_SEGMENTS <= PG_INT8_MAX, "an entry has no room for its segment");
 
 typedef struct TableEntry
 {
 	Oid			relid;			/* hash key */
 	bool		truncated;
-	int16		truncate_segment;
+	int8		truncate_segment;
 	MmrState	truncate;		/* newest TRUNCATE */
 	MmrVersion	newest;			/* of any key */
 } TableEntry;
@@ -86,8 +99,6 @@ ref_equal(const KeyRef *a, const KeyRef *b)
 #define SH_KEY ref
 #define SH_HASH_KEY(tb, k) ((uint32) (k).hash)
 #define SH_EQUAL(tb, a, b) ref_equal(&(a), &(b))
-#define SH_STORE_HASH
-#define SH_GET_HASH(tb, a) (a)->hash32
 #define SH_SCOPE static inline
 #define SH_DECLARE
 #define SH_DEFINE
@@ -100,9 +111,14 @@ struct MmrVersions
 	MmrKeyFinder finder;
 	MmrRunFilter filter;
 	void	   *arg;
+	MmrSeenFilter seen;
 	versions_hash *keys;
 	HTAB	   *tables;
+	MmrSegIndex *indexes[MMR_SEGMENTS]; /* NULL: what is in the segment is in memory */
+	int			nindexes;
+	uint64		key_generation;	/* when the indexes' keys were compared with ours */
 	uint64		fed;
+	bool		wasteful;		/* the memory table is much larger than it need be */
 	int64		placeless;		/* entries (tables' too) that were added and not yet found in the log */
 	LocalTransactionId placeless_lxid;	/* transaction that added them */
 
@@ -124,6 +140,8 @@ versions_make_tables(MmrVersions *v)
 							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+static bool versions_skip(void *arg, int segment, Relation rel, Snapshot snapshot);
+
 MmrVersions *
 mmr_versions_create(MemoryContext parent, MmrKeyFinder finder, MmrRunFilter filter, void *arg)
 {
@@ -131,6 +149,7 @@ mmr_versions_create(MemoryContext parent, MmrKeyFinder finder, MmrRunFilter filt
 
 	v->cxt = AllocSetContextCreate(parent, "mmrepl versions", ALLOCSET_DEFAULT_SIZES);
 	v->reader = mmr_logreader_create(parent);
+	mmr_logreader_set_skip(v->reader, versions_skip);
 	v->finder = finder;
 	v->filter = filter;
 	v->arg = arg;
@@ -139,11 +158,20 @@ mmr_versions_create(MemoryContext parent, MmrKeyFinder finder, MmrRunFilter filt
 }
 
 void
+mmr_versions_set_seen(MmrVersions *v, MmrSeenFilter seen)
+{
+	v->seen = seen;
+}
+
+void
 mmr_versions_reset(MmrVersions *v)
 {
 	mmr_logreader_reset(v->reader);
 	MemoryContextReset(v->cxt);
+	memset(v->indexes, 0, sizeof(v->indexes));
+	v->nindexes = 0;
 	versions_make_tables(v);
+	v->wasteful = false;
 	v->placeless = 0;
 	v->fed++;
 }
@@ -178,7 +206,7 @@ versions_set_ref(KeyRef *ref, MmrKey *key, uint64 hash, const char *data, int le
 
 /* Where an entry lies from now on; -1: nowhere yet. */
 static void
-versions_place(MmrVersions *v, int16 *place, int segment)
+versions_place(MmrVersions *v, int8 *place, int segment)
 {
 	v->placeless += (segment < 0) - (*place < 0);
 	*place = segment;
@@ -254,6 +282,8 @@ versions_run(void *arg, int segment, uint64 xid, const char *data, int len)
 	mmr_changelog_open_run(&run, xid, data, len);
 	if (v->filter != NULL && !v->filter(v->arg, &run, data, len))
 		return;
+	if (v->indexes[segment] != NULL)
+		return;
 	while (mmr_changelog_next(&run, &change))
 	{
 		if (change.relid != v->last_relid)
@@ -299,24 +329,122 @@ versions_forget(MmrVersions *v, int segment)
 			versions_place(v, &t->truncate_segment, 0);
 		}
 		/* nothing at all is known any more: lookups can be skipped again */
-		if (v->keys->members == 0 && !t->truncated)
+		if (v->keys->members == 0 && v->nindexes == 0 && !t->truncated)
 			(void) hash_search(v->tables, &t->relid, HASH_REMOVE, NULL);
 	}
+	v->wasteful |= v->keys->size > WASTEFUL && v->keys->members < v->keys->size / 8;
+}
+
+static void
+versions_detach(MmrVersions *v, int segment)
+{
+	if (v->indexes[segment] == NULL)
+		return;
+	mmr_segindex_free(v->indexes[segment]);
+	v->indexes[segment] = NULL;
+	v->nindexes--;
 }
 
 static void
 versions_emptied(void *arg, int segment)
 {
+	versions_detach(arg, segment);
 	versions_forget(arg, segment);
+}
+
+/* Are the keys of our tables still those by which it was built? */
+static bool
+index_fits(MmrVersions *v, const MmrSegIndex *index)
+{
+	for (uint32 i = 0; i < index->head.ntables; i++)
+	{
+		MmrKey	   *key = v->finder(v->arg, index->tables[i].relid);
+
+		if (key != NULL && mmr_key_fingerprint(key) != index->tables[i].fingerprint)
+			return false;
+	}
+	return true;
+}
+
+/* The segment has an index: it takes the place of what is in memory. */
+static void
+versions_attach(MmrVersions *v, int segment, Relation rel, Snapshot snapshot)
+{
+	MmrSegIndex *index = mmr_segindex_attach(v->cxt, segment, rel, snapshot);
+
+	if (index == NULL)
+		return;
+	if (!index_fits(v, index) || !mmr_segindex_hold(index, rel))
+	{
+		mmr_segindex_free(index);
+		return;
+	}
+	versions_forget(v, segment);
+	for (uint32 i = 0; i < index->head.ntables; i++)
+	{
+		const MmrSegTable *info = &index->tables[i];
+		MmrChange	change = {0};
+
+		if (v->finder(v->arg, info->relid) == NULL)
+			continue;
+		change.relid = info->relid;
+		change.version = info->newest;
+		versions_note_table(v, &change, segment);
+		if (!info->truncated)
+			continue;
+		change.op = MMR_OP_TRUNCATE;
+		change.version = info->truncate.version;
+		change.dot = info->truncate.dot;
+		versions_note_table(v, &change, segment);
+	}
+	v->indexes[segment] = index;
+	v->nindexes++;
+	v->fed++;
+}
+
+/* For the reader of the log: need this segment not be read? */
+static bool
+versions_skip(void *arg, int segment, Relation rel, Snapshot snapshot)
+{
+	MmrVersions *v = arg;
+
+	if (v->indexes[segment] != NULL && !mmr_segindex_hold(v->indexes[segment], rel))
+	{
+		versions_detach(v, segment);
+		mmr_logreader_forget(v->reader, segment);
+	}
+	if (v->indexes[segment] == NULL && mmr_segindex_exists(segment))
+		versions_attach(v, segment, rel, snapshot);
+	return v->indexes[segment] != NULL &&
+		(v->seen == NULL || v->seen(v->arg, v->indexes[segment]->head.max_xid));
+}
+
+/* Keys may have changed: an index by another hash is none. */
+static void
+versions_check_keys(MmrVersions *v)
+{
+	if (v->nindexes == 0 || v->key_generation == mmr_key_generation())
+		return;
+	for (int i = 0; i < MMR_SEGMENTS; i++)
+		if (v->indexes[i] != NULL && !index_fits(v, v->indexes[i]))
+		{
+			versions_detach(v, i);
+			mmr_logreader_forget(v->reader, i);
+		}
 }
 
 int64
 mmr_versions_feed(MmrVersions *v, Snapshot snapshot, const MmrPosition *pos)
 {
-	bool		settled = v->placeless > 0 && v->placeless_lxid != MyProc->lxid;
+	bool		settled = v->placeless > 0 && v->placeless_lxid != mmr_my_lxid();
 	int64		undecided;
 
+	/* gives memory back: the young segments are read once more */
+	if (v->wasteful && v->placeless == 0)
+		mmr_versions_reset(v);
 	v->last_relid = InvalidOid;
+	versions_check_keys(v);
+	v->key_generation = mmr_key_generation();
 	undecided = mmr_logreader_scan(v->reader, snapshot, pos, versions_run, versions_emptied, v);
 
 	/*
@@ -359,30 +487,25 @@ mmr_versions_newest_of_table(MmrVersions *v, Oid relid, MmrVersion *version)
 bool
 mmr_versions_is_empty(MmrVersions *v)
 {
-	return v->keys->members == 0 && hash_get_num_entries(v->tables) == 0;
+	return v->keys->members == 0 && v->nindexes == 0 && hash_get_num_entries(v->tables) == 0;
 }
 
-bool
-mmr_versions_lookup(MmrVersions *v, MmrKey *key, uint64 hash, const char *data, int len,
-					MmrState *state)
+/* What is in memory. */
+static bool
+memory_lookup(MmrVersions *v, MmrKey *key, uint64 hash, const char *data, int len, MmrState *state)
 {
-	bool		known = mmr_versions_truncated(v, key->relid, state);
 	KeyRef		ref;
 	VersionEntry *e;
-	MmrVersion	version;
 
 	if (v->keys->members == 0)
-		return known;
+		return false;
 	versions_set_ref(&ref, key, hash, data, len);
 	e = versions_lookup(v->keys, ref);
 	if (e == NULL)
-		return known;
-	version.ts = e->ts;
-	version.node = e->node;
-	version.rank = e->rank;
-	if (known && mmr_version_compare(&state->version, &version) > 0)
-		return true;
-	state->version = version;
+		return false;
+	state->version.ts = e->ts;
+	state->version.node = e->node;
+	state->version.rank = e->rank;
 	state->dot.node = e->dot_node;
 	state->dot.xid = e->dot_xid;
 	state->op = e->op;
@@ -391,10 +514,46 @@ mmr_versions_lookup(MmrVersions *v, MmrKey *key, uint64 hash, const char *data, 
 	return true;
 }
 
+/* Takes over the other state if it is newer than what is known so far. */
+static bool
+newest_of(bool known, MmrState *state, const MmrState *other)
+{
+	if (!known || mmr_version_compare(&other->version, &state->version) > 0)
+		*state = *other;
+	return true;
+}
+
+bool
+mmr_versions_lookup(MmrVersions *v, MmrKey *key, uint64 hash, const char *data, int len,
+					MmrState *state)
+{
+	bool		known = mmr_versions_truncated(v, key->relid, state);
+	MmrState	other;
+	int			left = v->nindexes;
+
+	if (memory_lookup(v, key, hash, data, len, &other))
+		known = newest_of(known, state, &other);
+	for (int i = 0; left > 0 && i < MMR_SEGMENTS; i++)
+	{
+		const MmrSegTable *info;
+
+		if (v->indexes[i] == NULL)
+			continue;
+		left--;
+		info = mmr_segindex_table(v->indexes[i], key->relid);
+		/* nothing there is newer than what is known */
+		if (info == NULL || (known && mmr_version_compare(&info->newest, &state->version) <= 0))
+			continue;
+		if (mmr_segindex_lookup(v->indexes[i], key, hash, data, len, &other))
+			known = newest_of(known, state, &other);
+	}
+	return known;
+}
+
 void
 mmr_versions_add(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change)
 {
-	v->placeless_lxid = MyProc->lxid;
+	v->placeless_lxid = mmr_my_lxid();
 	versions_note_table(v, change, -1);
 	if (change->op != MMR_OP_TRUNCATE)
 		versions_note(v, key, hash, change, -1);

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  * versions.h
  *	  The newest version of each key that is not stable yet: a table in this
- *	  session's memory, fed from the change log.
+ *	  session's memory, fed from the change log, and the indexes of closed
+ *	  segments that have them.
  *
  * Floor 4.
  *-------------------------------------------------------------------------
@@ -12,16 +13,13 @@
 #include "key.h"
 #include "logreader.h"
 
-/* What is known of one key. */
-typedef struct MmrState
-{
-	MmrVersion	version;
-	MmrDot		dot;
-	MmrOp		op;
-	MmrSettled	settled;
-} MmrState;
-
 typedef struct MmrVersions MmrVersions;
+
+/*
+ * Is no run of interest that a transaction up to that one has appended?  Then a
+ * closed segment that has an index need not be read.
+ */
+typedef bool (*MmrSeenFilter) (void *arg, uint64 max_xid);
 
 /* The key of a table, or NULL if it is of no interest (not a member, gone). */
 typedef MmrKey *(*MmrKeyFinder) (void *arg, Oid relid);
@@ -32,6 +30,9 @@ typedef bool (*MmrRunFilter) (void *arg, MmrRun *run, const char *data, int len)
 extern MmrVersions *mmr_versions_create(MemoryContext parent, MmrKeyFinder finder,
 										MmrRunFilter filter, void *arg);
 
+/* For who wants to be given runs that he has not seen, and that an index would hide. */
+extern void mmr_versions_set_seen(MmrVersions *v, MmrSeenFilter seen);
+
 /* Takes in what has become visible to the snapshot. Returns undecided runs, as mmr_logreader_scan. */
 extern int64 mmr_versions_feed(MmrVersions *v, Snapshot snapshot, const MmrPosition *pos);
 
@@ -41,7 +42,10 @@ extern uint64 mmr_versions_fed(MmrVersions *v);
 /* Forgets everything; the next feed reads the whole log. For aborted transactions. */
 extern void mmr_versions_reset(MmrVersions *v);
 
-/* Newest state of the key, a TRUNCATE of its table included; false: nothing unstable is known of it. */
+/*
+ * Newest state of the key, a TRUNCATE of its table included; false: nothing
+ * unstable is known of it.  In the transaction of the feed before it.
+ */
 extern bool mmr_versions_lookup(MmrVersions *v, MmrKey *key, uint64 hash,
 								const char *data, int len, MmrState *state);
 

@@ -19,6 +19,23 @@ BEGIN
 END $$;
 REVOKE ALL ON mmrepl.log FROM PUBLIC;
 
+-- Indexes of segments that wait long for a peer; empty in a healthy cluster.
+-- What a page holds is read as it lies there: it is never compressed, and there is no TOAST table.
+CREATE TABLE mmrepl.log_index (
+    page              bytea NOT NULL                -- see src/segindex.h
+);
+ALTER TABLE mmrepl.log_index ALTER page SET STORAGE PLAIN;
+COMMENT ON TABLE mmrepl.log_index IS 'pattern of the indexes of segments of the change log; empty';
+REVOKE ALL ON mmrepl.log_index FROM PUBLIC;
+DO $$
+BEGIN
+    FOR i IN 0..15 LOOP
+        EXECUTE pg_catalog.format('CREATE TABLE mmrepl.log_%s_index (LIKE mmrepl.log_index INCLUDING STORAGE)
+            WITH (autovacuum_enabled = off)', i);
+        EXECUTE pg_catalog.format('REVOKE ALL ON mmrepl.log_%s_index FROM PUBLIC', i);
+    END LOOP;
+END $$;
+
 
 CREATE TABLE mmrepl.clock (
     singleton         bool PRIMARY KEY DEFAULT true CHECK (singleton),
