@@ -177,7 +177,8 @@ mmr_merge_open_table(MmrMergeTable *table)
 {
 	if (table->rel != NULL)
 		return;
-	table->rel = table_open(table->relid, RowExclusiveLock);
+	/* who writes takes more: to find that a TRUNCATE follows must not be in the way of another one */
+	table->rel = table_open(table->relid, AccessShareLock);
 	table->key = mmr_key_get(table->rel, table->key_index);
 	if (table->key == NULL)
 		ereport(ERROR,

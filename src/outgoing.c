@@ -8,7 +8,10 @@
  * The lock on a table is taken after the snapshot, when the table is known to
  * have changes: so a batch costs nothing for tables that did not change.
  * What could go wrong by that (B2: a TRUNCATE or rewrite in between) is
- * seen by comparing the storage the snapshot knew with the one there is.
+ * seen by comparing the storage the snapshot knew with the one there is.  It is
+ * let go when the rows at hand are read, and the comparison made again with the next
+ * ones: who wants a strong lock here does not wait for a peer's answer, and
+ * two nodes that send each other a TRUNCATE do not wait for each other.
  *
  * Invariant: a row is sent, or its absence, as the snapshot sees it.
  *-------------------------------------------------------------------------
@@ -92,7 +95,7 @@ mmr_outgoing_open(MmrOutgoing *o, MmrMember *member, Snapshot snapshot)
 	o->rel = table_open(member->relid, AccessShareLock);
 	if (!same_storage(o->rel, snapshot))
 	{
-		table_close(o->rel, NoLock);
+		table_close(o->rel, AccessShareLock);
 		o->rel = NULL;
 		return false;
 	}
@@ -123,8 +126,9 @@ mmr_outgoing_close(MmrOutgoing *o)
 		return;
 	ExecDropSingleTupleTableSlot(o->slot);
 	index_endscan(o->scan);
-	index_close(o->index, NoLock);
-	table_close(o->rel, NoLock);
+	/* what is read is read: nobody waits for us while we wait for the peer */
+	index_close(o->index, AccessShareLock);
+	table_close(o->rel, AccessShareLock);
 	o->rel = NULL;
 }
 

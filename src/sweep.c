@@ -14,14 +14,22 @@
 #include "catalog/heap.h"
 #include "commands/tablecmds.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "breaks.h"
 #include "compat.h"
 #include "conflict_log.h"
 #include "sweep.h"
+
+/* Readers of a table of that many pages are waited for, for so long. */
+#define SMALL_TABLE			128
+#define SWEEP_PATIENCE_MS	1000
 
 /* Is the row of an entry not older than `limit`? NULL: of any entry. */
 static bool
@@ -95,20 +103,133 @@ sweep_truncate_table(Relation rel)
 	SetUserIdAndSecContext(user, sec_context);
 }
 
+/* A TRUNCATE has met something: a row (in t->found) that goes, or, t being NULL, rows that stay. */
 static void
-sweep_log(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, const MmrVersion *local)
+sweep_log(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, const MmrVersion *local,
+		  MmrTarget *t, const Datum *key)
 {
 	MmrConflictRecord c = {0};
 
 	m->counts.conflicts++;
 	c.sync_id = m->sync->id;
 	c.rel = table->rel;
+	c.key = table->key;
+	c.key_values = key;
 	c.conflict = MMR_CONFLICT_TRUNCATE;
 	c.resolution = MMR_APPLY_REMOTE;
+	c.local = t ? t->found : NULL;
 	c.local_known = true;
 	c.local_version = *local;
 	c.remote_version = change->version;
 	mmr_conflict_log_write(&c);
+}
+
+/* Writes of a table that who truncates it has not seen. */
+typedef struct Unseen
+{
+	MmrMerge   *m;
+	Oid			relid;
+	const MmrVersion *limit;
+	List	   *changes;		/* MmrChange with its key behind it */
+} Unseen;
+
+static bool
+is_seen(MmrMerge *m, const MmrDot *dot)
+{
+	return dot->node == m->source_node ||
+		mmr_position_covers(mmr_context_position(m->context, dot->node), dot->xid);
+}
+
+static void
+unseen_run(void *arg, int segment, uint64 xid, const char *data, int len)
+{
+	Unseen	   *u = arg;
+	MmrRun		run;
+	MmrChange	change;
+
+	mmr_changelog_open_run(&run, xid, data, len);
+	while (mmr_changelog_next(&run, &change))
+	{
+		MmrChange  *copy;
+
+		/* of a run that was written here all changes are of one transaction */
+		if (!run.recorded && is_seen(u->m, &change.dot))
+			return;
+		if (change.relid != u->relid || change.op == MMR_OP_TRUNCATE || change.op == MMR_OP_DELETE ||
+			mmr_version_compare(&change.version, u->limit) > 0 || is_seen(u->m, &change.dot))
+			continue;
+		copy = palloc(sizeof(MmrChange) + change.keylen);
+		*copy = change;
+		copy->key = (char *) (copy + 1);
+		memcpy(copy + 1, change.key, change.keylen);
+		u->changes = lappend(u->changes, copy);
+	}
+}
+
+/* Rows that go and that the other side did not know: kept in the history, as after a delete. */
+static void
+sweep_log_unseen(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, const MmrChange *truncate)
+{
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl unseen",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	Unseen		u = {m, table->relid, &truncate->version, NIL};
+	MmrTarget  *t;
+	ListCell   *lc;
+
+	mmr_logreader_scan(mmr_logreader_create(cxt), snapshot, mmr_position_active(), unseen_run,
+					   NULL, &u);
+	if (u.changes != NIL)
+	{
+		t = mmr_target_open(table->rel, table->key, cxt);
+		mmr_target_begin(t, snapshot);
+		MemoryContextSwitchTo(t->cxt);
+		foreach(lc, u.changes)
+		{
+			MmrChange  *change = lfirst(lc);
+			Datum		key[INDEX_MAX_KEYS];
+			MmrState	state;
+
+			/* of several writes of a key the last one made the row */
+			mmr_key_decode(table->key, change->key, change->keylen, key);
+			if (mmr_versions_lookup(m->versions, table->key,
+									mmr_key_hash(table->key, change->key, change->keylen),
+									change->key, change->keylen, &state) &&
+				mmr_version_compare(&state.version, &change->version) == 0 &&
+				mmr_target_find(t, key))
+				sweep_log(m, table, truncate, &change->version, t, key);
+			ExecClearTuple(t->found);
+			MemoryContextReset(t->cxt);
+			CHECK_FOR_INTERRUPTS();
+		}
+		MemoryContextSwitchTo(cxt);
+		mmr_target_end(t);
+		mmr_target_close(t);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(cxt);
+}
+
+/*
+ * May the storage be thrown away?  Writers are kept out by now, readers are
+ * not: pushers of ours, perhaps, that send a large batch and wait for their
+ * peer, which waits for us in just this way.  So they are not waited for to the
+ * end: if they do not leave, rows are deleted one by one.
+ */
+static bool
+sweep_alone(Relation rel)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	int			wait_ms = RelationGetNumberOfBlocks(rel) < SMALL_TABLE ? 0 : SWEEP_PATIENCE_MS;
+
+	while (!ConditionalLockRelationOid(RelationGetRelid(rel), AccessExclusiveLock))
+	{
+		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), wait_ms))
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1, PG_WAIT_EXTENSION);
+	}
+	return true;
 }
 
 void
@@ -120,7 +241,8 @@ mmr_sweep_truncate(MmrMerge *m, MmrMergeTable *table, const MmrChange *change)
 	Snapshot	snapshot;
 
 	mmr_merge_see(m, change->version.ts);
-	LockRelationOid(relid, AccessExclusiveLock);
+	/* no writer is half done, none comes: what they have written is in the log */
+	LockRelationOid(relid, ExclusiveLock);
 	snapshot = mmr_merge_snapshot(m);
 	if (mmr_versions_truncated(m->versions, relid, &state) &&
 		mmr_version_compare(&state.version, &change->version) >= 0)
@@ -128,13 +250,15 @@ mmr_sweep_truncate(MmrMerge *m, MmrMergeTable *table, const MmrChange *change)
 		PopActiveSnapshot();
 		return;
 	}
-	if (mmr_versions_newest_of_table(m->versions, relid, &newest) &&
-		mmr_version_compare(&newest, &change->version) > 0)
+	newest = MMR_VERSION_NONE;
+	if (mmr_versions_newest_of_table(m->versions, relid, &newest))
+		sweep_log_unseen(m, table, snapshot, change);
+	if (mmr_version_compare(&newest, &change->version) > 0)
 	{
 		if (sweep_delete(m, table, snapshot, &change->version) > 0)
-			sweep_log(m, table, change, &newest);
+			sweep_log(m, table, change, &newest, NULL, NULL);
 	}
-	else if (heap_truncate_find_FKs(list_make1_oid(relid)) != NIL)
+	else if (heap_truncate_find_FKs(list_make1_oid(relid)) != NIL || !sweep_alone(table->rel))
 		(void) sweep_delete(m, table, snapshot, &change->version);
 	else
 		sweep_truncate_table(table->rel);

@@ -90,6 +90,7 @@ mmr_target_open(Relation rel, MmrKey *key, MemoryContext cxt)
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	MmrTarget  *t = palloc0(sizeof(MmrTarget));
 
+	LockRelationOid(RelationGetRelid(rel), RowExclusiveLock);
 	t->rel = rel;
 	t->key = key;
 	t->cxt = AllocSetContextCreate(cxt, "mmrepl row", ALLOCSET_DEFAULT_SIZES);

@@ -5,7 +5,9 @@
 #	steps	[ node (0, 1, 2), statements ]...: one after the other, each step is newer than the one before
 #	rows	what must be in the tables then, on all nodes: a query, and its result
 #	types	conflict types, all nodes taken together, sorted, joined by blanks; a pattern; or none: it does not matter
-# C in statements and queries is the number of the case: each runs on rows, (c, ...), of its own.
+#	relname	its table, if conflicts are not known by their key
+# C in statements and queries is the number of the case, also behind a small letter: each runs on rows, (c, ...), or
+# tables of its own.
 package MmreplCases;
 use strict;
 use warnings;
@@ -19,7 +21,7 @@ our @EXPORT = qw(run_cases);
 sub _number
 {
 	my ($text, $c) = @_;
-	return $text =~ s/\bC\b/$c/gr;
+	return $text =~ s/\b([a-z]?)C\b/$1$c/gr;
 }
 
 # Runs all of them with one order of delivery ([from, to] pairs; those that are not named come last, all at once).
