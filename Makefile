@@ -53,7 +53,7 @@ DEMO_PACKAGES = python3 freeradius freeradius-postgresql freeradius-config freer
 SEED ?= 1
 NODES ?= 2
 MINUTES ?= 1
-SEEDS ?= 6
+SEEDS ?= 8
 chaos:
 	@scripts/with_server.sh -p python3 -n python3 test/chaos/chaos.py --seed $(SEED) --nodes $(NODES) --minutes $(MINUTES) $(CHAOS)
 

@@ -15,8 +15,7 @@
 	defined(MMR_BREAK_LABEL_FIRST) ||	/* B4: a key goes with the version of the entry that called for it */ \
 	defined(MMR_BREAK_RECORD) ||		/* A4: what is applied is not recorded */ \
 	defined(MMR_BREAK_NEWEST) ||		/* A3: whatever comes is written */ \
-	defined(MMR_BREAK_RECHECK) ||		/* A3: an absent key is not looked up again after its row is in */ \
-	defined(MMR_BREAK_DEFER) ||			/* A5: rows put aside stay while they are settled */ \
+	defined(MMR_BREAK_DEFER) ||			/* A5: a row that collides is settled at once */ \
 	defined(MMR_BREAK_RANK) ||			/* A5: the loser's delete is no newer than the loser */ \
 	defined(MMR_BREAK_TRUNCATE_ORDER) ||	/* A2: TRUNCATEs go behind the rows */ \
 	defined(MMR_BREAK_TRUNCATE_SPARE) ||	/* A2: a TRUNCATE spares nothing */ \

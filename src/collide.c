@@ -271,9 +271,6 @@ clear_one(MmrMerge *m, Aside *a, MmrTarget *t)
 	MmrWrite	result = MMR_WRITE_RETRY;
 	int			looks = 0;
 
-#ifdef MMR_BREAK_DEFER
-	result = MMR_WRITE_SKIPPED;
-#endif
 	while (result == MMR_WRITE_RETRY)
 	{
 		mmr_merge_look_again(a->table, &looks);

@@ -234,9 +234,6 @@ merge_keys(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *items,
 			fed = mmr_versions_fed(m->versions);
 		first = false;
 	}
-#ifdef MMR_BREAK_RECHECK
-	ninserted = 0;
-#endif
 	if (ninserted > 0)
 		merge_recheck(m, table, t, inserted, ninserted, fed);
 	pfree(left);
@@ -289,7 +286,12 @@ mmr_merge_items(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *items, int nite
 	{
 		int			n = merge_distinct(table, items, nitems, slots, nslots);
 
+#ifdef MMR_BREAK_DEFER
+		merge_keys(m, table, t, items, n = 1);
+		mmr_collide_settle(m);
+#else
 		merge_keys(m, table, t, items, n);
+#endif
 		items += n;
 		nitems -= n;
 	}

@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import pq
 from check import Checker
 from links import Network
+from members import Members
 from nemesis import Nemesis
 from profiles import PROFILES
 from server import Server
@@ -98,12 +99,13 @@ class Run:
         clock = self.build_clock() if self.a.profile.clock else None
         names = [f"n{i + 1}" for i in range(self.a.nodes)]
         self.network = Network()
-        schema = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.sql")).read()
+        self.schema = schema = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.sql")).read()
         for name in names:
             s = Server(name, self.base, bindir, rng.choice(["on", "off"]), self.a.profile.heartbeat, clock)
             self.servers.append(s)
             s.start()
-            s.proxy_port = self.network.add(s, [n for n in names if n != name])
+            port = self.network.add(s, [n for n in names if n != name])
+            s.address = f"host=127.0.0.1 port={port} dbname=app user=postgres"
         for s in self.servers:
             s.wait_up(dbname="postgres")
             s.query("CREATE DATABASE app", dbname="postgres")
@@ -113,7 +115,7 @@ class Run:
         self.fill()
         script = "CREATE EXTENSION mmrepl;"
         for s in self.servers:
-            script += f"SELECT mmrepl.add_db('{s.name}', 'host=127.0.0.1 port={s.proxy_port} dbname=app user=postgres');"
+            script += f"SELECT mmrepl.add_db('{s.name}', '{s.address}');"
         script += "SELECT mmrepl.add_table('sess', key => 'sess_uid', relgroup => 'herd');"
         script += "SELECT mmrepl.add_all_tables(relgroup => 'herd', exclude => '{audit}');"
         script += "SELECT mmrepl.add_sequence('sess_id_seq', relgroup => 'herd');"
@@ -153,7 +155,8 @@ class Run:
         for node, number in plans(self.a):
             s = self.servers[node]
             self.writers.append(Writer(s, s.name, number, self.a.seed, self.a.profile, stop))
-        self.nemesis = Nemesis(self.servers, self.network, self.a.seed, stop, self.say, self.a.profile)
+        self.members = Members(self.servers, self.writers, self.schema, self.say)
+        self.nemesis = Nemesis(self.servers, self.network, self.members, self.a.seed, stop, self.say, self.a.profile)
         for w in self.writers:
             w.start()
         if self.nemesis.actions:
@@ -170,7 +173,7 @@ class Run:
             if w.is_alive():
                 self.say(f"a writer of {w.server.name} does not come to an end", True)
         self.end_prepared()
-        for s in self.servers:
+        for s in self.members.inside():
             for sql in ("SELECT mmrepl.start()", "SELECT mmrepl.resume('chaos')"):
                 try:
                     s.query(sql)
@@ -184,10 +187,13 @@ class Run:
                 s.query(f"{'COMMIT' if rng.random() < 0.7 else 'ROLLBACK'} PREPARED '{gid}'")
 
     def check(self):
-        c = self.checker = Checker(self.servers, self.say)
+        c = self.checker = Checker(self.servers, self.members, self.say)
         if self.a.profile.clock:
             for s in self.servers:
                 s.set_clock(0)
+        if self.nemesis.counts.keys() & {"leave", "leave dead"}:
+            for name in self.members.all_in(60, Checker.CONFLICTS):
+                c.fail(f"{name} does not come in again")
         synced = c.wait_synced(90)
         equal = c.until_equal(10 if synced else 2)
         c.unique()

@@ -20,7 +20,8 @@ VALUES = {"acct": [lambda r: r["u"], lambda r: r["part"] if r["grp"] == 1 else N
           "sess": [lambda r: r["id"]], "seat": [lambda r: r["pos"], lambda r: r["alt"]],
           "room": [], "comp": [], "parent": [], "child": [], "bucket": []}
 
-Event = collections.namedtuple("Event", "node lo hi op row")
+# sure: false if nobody knows whether the others ever had it
+Event = collections.namedtuple("Event", "node sure lo hi op row")
 
 NO_INDEX = "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off;"
 
@@ -45,8 +46,12 @@ def overlap(a, b):
 
 
 class Checker:
-    def __init__(self, servers, say):
-        self.servers, self.say = servers, say
+    # what losers() reads of a server
+    CONFLICTS = ("SELECT relname, resolution, local_row, remote_row FROM mmrepl.conflict_log"
+                 " WHERE conflict_type IN ('insert_exists', 'update_exists', 'multiple_unique_conflicts')")
+
+    def __init__(self, servers, members, say):
+        self.servers, self.members, self.say = servers, members, say
         self.failures = []
 
     def fail(self, what):
@@ -183,11 +188,10 @@ class Checker:
         mmrepl's clock said before and after a write tells which is the newest, whatever the machines' clocks did."""
         events, truncates = collections.defaultdict(list), collections.defaultdict(list)
         writes = 0
-        for n, s in enumerate(self.servers):
-            for lo, hi, tbl, op, key, row in s.query("SELECT lo, hi, tbl, op, key, row FROM audit ORDER BY seq"):
-                event = Event(n, int(lo), int(hi), op, row and json.loads(row))
-                writes += 1
-                (truncates[tbl] if op == "T" else events[(tbl, key)]).append(event)
+        for n, sure, (lo, hi, tbl, op, key, row) in self.members.writes():
+            event = Event(n, sure, int(lo), int(hi), op, row and json.loads(row))
+            writes += 1
+            (truncates[tbl] if op == "T" else events[(tbl, key)]).append(event)
         self.losers()
         for table, versions in self.state.items():
             rows = versions[0]
@@ -202,32 +206,32 @@ class Checker:
             self.tell_history(table, key)
             return
         # its version is above lo and not above hi: those that nothing is surely newer than
-        newest_lo = max(e.lo for e in events)
+        newest_lo = max((e.lo for e in events if e.sure), default=-1)
+        if row is None and not any(e.sure for e in events):
+            return
         for e in (e for e in events if e.hi > newest_lo):
             if row == e.row or row is None and canonical(table, e.row) in self.lost:
                 return
         self.fail(f"{table} {key}: the newest write does not stand; here is {str(row)[:300]}")
         for e in sorted(events, key=lambda e: e.hi)[-6:]:
-            self.say(f"  {self.servers[e.node].name} {e.lo} < ts <= {e.hi}: {e.op} {str(e.row)[:300]}")
+            self.say(f"  {self.servers[e.node].name}{'' if e.sure else ' (unsure)'} {e.lo} < ts <= {e.hi}: {e.op} {str(e.row)[:300]}")
         self.tell_history(table, key)
 
     def losers(self):
         """Rows that a row of another key has thrown out. Each for a reason: a value that both hold, and the older one goes."""
         self.lost = set()
-        for s in self.servers:
-            for table, resolution, local, remote, local_version, remote_version in s.query(
-                    "SELECT relname, resolution, local_row, remote_row, ARRAY[local_ts, local_node], ARRAY[remote_ts, remote_node]"
-                    " FROM mmrepl.conflict_log WHERE conflict_type IN ('insert_exists', 'update_exists', 'multiple_unique_conflicts')"):
-                local, remote = local and json.loads(local), remote and json.loads(remote)
-                loser, winner = (local, remote) if resolution == "apply_remote" else (remote, local)
-                if loser is None or winner is None:
-                    self.fail(f"{s.name}: a conflict of {table} without its rows: {resolution} {local} {remote}")
-                    continue
-                if canonical(table, loser) == canonical(table, winner) or KEYS[table](loser) == KEYS[table](winner):
-                    continue                # the same key on both sides
-                self.lost.add(canonical(table, loser))
-                if not any(value(winner) == value(loser) is not None for value in VALUES[table]) and not overlap(winner, loser):
-                    self.fail(f"{s.name}: {table}: these rows do not collide: {local} {remote}")
+        for name, rows in [(s.name, s.query(self.CONFLICTS)) for s in self.servers] + self.members.past_conflicts:
+            for table, resolution, local, remote in rows:
+                self.loser(name, table, resolution, local and json.loads(local), remote and json.loads(remote))
+
+    def loser(self, name, table, resolution, local, remote):
+        loser, winner = (local, remote) if resolution == "apply_remote" else (remote, local)
+        if loser is None or winner is None:
+            self.fail(f"{name}: a conflict of {table} without its rows: {resolution} {local} {remote}")
+        elif KEYS[table](loser) != KEYS[table](winner):
+            self.lost.add(canonical(table, loser))
+            if not any(value(winner) == value(loser) is not None for value in VALUES[table]) and not overlap(winner, loser):
+                self.fail(f"{name}: {table}: these rows do not collide: {local} {remote}")
 
     def no_conflicts(self):
         """When a single server was written to."""

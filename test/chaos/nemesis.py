@@ -6,11 +6,13 @@ import threading
 import time
 
 import pq
+from check import Checker
 
 
 class Nemesis(threading.Thread):
-    def __init__(self, servers, network, seed, run, say, profile):
+    def __init__(self, servers, network, members, seed, run, say, profile):
         super().__init__(daemon=True)
+        self.members = members
         self.servers, self.network, self.run_state, self.say = servers, network, run, say
         self.seed, self.rest, self.burst = seed, profile.rest, profile.burst
         self.counts = collections.Counter()
@@ -19,13 +21,15 @@ class Nemesis(threading.Thread):
         self.stopped = set()
         weights = {"cut": 6, "late": 2, "vanish": 2, "isolate": 2, "slow": 2, "kill_worker": 4, "terminate_worker": 4,
                    "kill_client": 2, "kill_server": 4, "restart": 2, "freeze": 3, "maintain": 4, "pause": 2, "stop_here": 2,
-                   "kick": 1}
+                   "kick": 1, "membership": 3}
         if profile.faults:
             weights = {f: profile.faults.split(",").count(f) for f in profile.faults.split(",") if f != "none"}
         if profile.clock:
             weights["clock"] = max(weights.get("clock", 0), 4)
         else:
             weights.pop("clock", None)
+        if len(servers) < 3:
+            weights.pop("membership", None)
         self.actions = {getattr(self, f): w for f, w in weights.items()}
 
     def count(self, what, where):
@@ -175,6 +179,25 @@ class Nemesis(threading.Thread):
         offset = self.rng.choice([-40, -5, -1, -0.1, 0, 0.1, 1, 5, 40])
         server.set_clock(offset)
         self.count("clock", f"{server.name} {offset:+} s")
+
+    def membership(self, server):
+        """Somebody leaves, or comes in again."""
+        members, rng = self.members, self.rng
+        dead, fresh = rng.random() < 0.4, rng.random() < 0.5
+        numbers = [rng.random(), rng.random()]
+        if members.out:
+            server = sorted(members.out, key=lambda s: s.name)[0]
+            others = members.inside()
+            other, source = (others[int(x * len(others))] for x in numbers)
+            if source.role == "target":
+                source = others[0]
+            if members.join(server, other, fresh, source, Checker.CONFLICTS):
+                self.count("join" + (" anew" if fresh else ""), f"{server.name} from {source.name}")
+            return
+        others = [s for s in members.inside() if s is not server]
+        other = others[int(numbers[0] * len(others))]
+        if len([s for s in others if s.role == "source"]) >= 2 and server.writable.is_set() and members.leave(server, other, dead):
+            self.count("leave" + (" dead" if dead else ""), f"{server.name}, by {other.name}")
 
     # ---- life
 

@@ -66,6 +66,9 @@ class Server:
         self.crashes = []               # when it was killed or stopped at once
         self.clock = clock              # library that moves it, or None
         self.role = "source"
+        self.address = None             # where the others reach it
+        self.writable = threading.Event()
+        self.writable.set()
         self.run("initdb", "-D", self.dir, "-N", "-A", "trust", "-U", "postgres", "--locale=C.UTF-8", "-E", "UTF8")
         with open(os.path.join(self.dir, "postgresql.conf"), "a") as f:
             f.write(CONF.format(port=self.port, sockets=base, synchronous_commit=synchronous_commit,
@@ -88,6 +91,11 @@ class Server:
             return [c.exec(sql) for sql in statements][-1]
         finally:
             c.close()
+
+    def has_database(self):
+        self.start()
+        self.wait_up(dbname="postgres")
+        return self.query("SELECT count(*) FROM pg_database WHERE datname = 'app'", dbname="postgres")[0][0] == "1"
 
     # ---- clock
 

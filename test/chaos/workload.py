@@ -225,6 +225,7 @@ class Writer(threading.Thread):
         self.conn = None
         self.counts = collections.Counter()
         self.errors = collections.Counter()
+        self.idle = threading.Event()   # set while the server is not to be written to, and nothing is under way
         self.prepared = []              # (transaction number at which it ends, gid, commit)
         self.number = 0
 
@@ -292,9 +293,20 @@ class Writer(threading.Thread):
             while time.time() % period > length and not self.run_state.wait(0.01):
                 pass
 
+    def wait_for_server(self):
+        while not self.server.writable.is_set() and not self.run_state.is_set():
+            self.end_prepared(True)
+            if not self.prepared:
+                self.idle.set()
+            self.server.writable.wait(0.1)
+        if self.idle.is_set():
+            self.drop()                 # its database may be another one
+            self.idle.clear()
+
     def run(self):
         try:
             while not self.run_state.is_set():
+                self.wait_for_server()
                 self.wait_for_burst()
                 steps, end, rest = self.planner.transaction()
                 self.number += 1
