@@ -21,7 +21,6 @@
 	defined(MMR_BREAK_TRUNCATE_SPARE) ||	/* A2: a TRUNCATE spares nothing */ \
 	defined(MMR_BREAK_CLOCK_TICK) ||	/* K1: the machine's clock is good enough */ \
 	defined(MMR_BREAK_CLOCK_FLOOR) ||	/* K2: nor is it raised after a restart */ \
-	defined(MMR_BREAK_STORAGE) ||		/* B2: the storage may have changed under the snapshot */ \
 	defined(MMR_BREAK_FLUSH) ||			/* B3: WAL need not be on disk before it is sent */ \
 	defined(MMR_BREAK_POSITION)			/* B1: a position covers what was under way */
 #define MMR_BROKEN	1

@@ -72,9 +72,6 @@ same_storage(Relation rel, Snapshot snapshot)
 	tuple = systable_getnext(scan);
 	same = HeapTupleIsValid(tuple) &&
 		((Form_pg_class) GETSTRUCT(tuple))->relfilenode == rel->rd_rel->relfilenode;
-#ifdef MMR_BREAK_STORAGE
-	same = true;
-#endif
 	systable_endscan(scan);
 	table_close(pg_class, AccessShareLock);
 	return same;

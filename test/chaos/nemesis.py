@@ -156,6 +156,7 @@ class Nemesis(threading.Thread):
     def maintain(self, server):
         sql = self.rng.choice(["VACUUM FREEZE", "VACUUM FULL acct", "REINDEX TABLE users", "CHECKPOINT", "CLUSTER comp USING comp_pkey",
                                "SELECT pg_switch_wal()", "ALTER TABLE bucket ALTER v SET STORAGE MAIN", "ANALYZE", "VACUUM FREEZE mmrepl.progress", "VACUUM FULL users",
+                               "ALTER TABLE acct ALTER v TYPE int USING v + 0", "ALTER TABLE bucket ALTER v TYPE text USING v || ''",
                                "TABLE mmrepl.status", "TABLE mmrepl.change_log"])
         if self.sql(server, sql):
             self.count("maintenance", f"{server.name}: {sql}")

@@ -23,7 +23,6 @@ RULES = {
     "TRUNCATE_SPARE": ("truncate", 2),
     "CLOCK_TICK": ("clock", 2),
     "CLOCK_FLOOR": ("clock", 2),
-    "STORAGE": ("truncate", 2),
     "FLUSH": ("crash", 2),
     "POSITION": ("long", 2),
 }
