@@ -5,7 +5,7 @@ use Test::More;
 
 plan skip_all => 'python3 is not here' if system('python3 -c "" 2>/dev/null') != 0;
 
-foreach my $run ([ 7, 2, 0.25 ], [ 8, 3, 0.25 ])
+foreach my $run ([ 7, 2, 0.2 ], [ 8, 3, 0.2 ])
 {
 	my ($seed, $nodes, $minutes) = @$run;
 	my @told = `python3 -B test/chaos/chaos.py --seed $seed --nodes $nodes --minutes $minutes --profile short 2>&1`;
