@@ -26,6 +26,7 @@
 #include "config.h"
 #include "names.h"
 #include "sqlrun.h"
+#include "stratinput.h"
 #include "synccheck.h"
 
 typedef struct RelName
@@ -35,6 +36,7 @@ typedef struct RelName
 } RelName;
 
 PG_FUNCTION_INFO_V1(mmrepl_add_table);
+PG_FUNCTION_INFO_V1(mmrepl_update_table);
 PG_FUNCTION_INFO_V1(mmrepl_remove_table);
 PG_FUNCTION_INFO_V1(mmrepl_add_sequence);
 PG_FUNCTION_INFO_V1(mmrepl_remove_sequence);
@@ -109,14 +111,14 @@ known_relation(const char *text, char kind)
 
 /* What stands in the way of replicating it, judged here alone: NULL if nothing. */
 static char *
-problem_of(const RelName *name, char kind, const char *key, char **hint)
+problem_of(const RelName *name, char kind, const char *key, const char *strategy, char **hint)
 {
 	char		kindtext[2] = {kind, '\0'};
-	const char *args[4] = {name->nspname, name->relname, kindtext, key};
+	const char *args[5] = {name->nspname, name->relname, kindtext, key, strategy};
 	char	  **row = mmr_sqlrun_row("SELECT d->>'problem', d->>'hint'"
 									 " FROM pg_catalog.jsonb_array_elements(mmrepl._describe_members("
 									 "  pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object("
-									 "   'n', $1, 'r', $2, 'k', $3, 'i', $4)), false)) d", 4, args);
+									 "   'n', $1, 'r', $2, 'k', $3, 'i', $4, 's', $5)), false)) d", 5, args);
 
 	*hint = row[1];
 	return row[0];
@@ -139,18 +141,20 @@ ensure_relgroup(const char *relgroup)
 
 /* A name that a table and a sequence cannot share: one relation, one row. */
 static void
-store(const RelName *name, char kind, const char *key, const char *mode, const char *relgroup)
+store(const RelName *name, char kind, const char *key, const char *mode, const char *strategy,
+	  const char *relgroup)
 {
 	char		kindtext[2] = {kind, '\0'};
-	const char *args[5] = {name->nspname, name->relname, kindtext, key, mode};
+	const char *args[6] = {name->nspname, name->relname, kindtext, key, mode, strategy};
 	const char *group_args[3] = {relgroup, name->nspname, name->relname};
 
-	mmr_sqlrun_exec("INSERT INTO mmrepl.rel AS r (nspname, relname, kind, key_index, seq_mode)"
-					" VALUES ($1, $2, $3::\"char\", $4, $5)"
+	mmr_sqlrun_exec("INSERT INTO mmrepl.rel AS r (nspname, relname, kind, key_index, seq_mode, conflict_strategy)"
+					" VALUES ($1, $2, $3::\"char\", $4, $5, $6)"
 					" ON CONFLICT (nspname, relname) DO UPDATE SET kind = excluded.kind,"
 					" key_index = CASE WHEN excluded.kind = 'r' THEN coalesce(excluded.key_index, r.key_index) END,"
+					" conflict_strategy = CASE WHEN excluded.kind = 'r' THEN coalesce(excluded.conflict_strategy, r.conflict_strategy) END,"
 					" seq_mode = CASE WHEN excluded.kind = 'S' THEN coalesce(excluded.seq_mode, r.seq_mode) END",
-					5, args);
+					6, args);
 	if (relgroup != NULL)
 		mmr_sqlrun_exec("INSERT INTO mmrepl.relgroup_rel (relgroup, nspname, relname)"
 						" VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", 3, group_args);
@@ -173,7 +177,8 @@ require_relation(const RelName *name)
 /* ---- one by one ---- */
 
 static void
-add_relation(const char *text, char kind, const char *key, const char *mode, const char *relgroup)
+add_relation(const char *text, char kind, const char *key, const char *mode, const char *strategy,
+			 const char *relgroup)
 {
 	RelName    *name;
 	char	   *problem;
@@ -182,14 +187,16 @@ add_relation(const char *text, char kind, const char *key, const char *mode, con
 	/* by the caller's search_path, before anything else */
 	name = existing_relation(text, kind);
 	mmr_config_begin();
-	problem = problem_of(name, kind, key ? key : known_key(name), &hint);
+	if (strategy)
+		strategy = mmr_stratinput_read(strategy);
+	problem = problem_of(name, kind, key ? key : known_key(name), strategy, &hint);
 	if (problem)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot replicate \"%s.%s\": %s", name->nspname, name->relname, problem),
 				 hint ? errhint("%s", hint) : 0));
 	ensure_relgroup(relgroup);
-	store(name, kind, key, mode, relgroup);
+	store(name, kind, key, mode, strategy, relgroup);
 	mmr_config_publish(require_relation(name));
 }
 
@@ -217,13 +224,46 @@ remove_relation(const char *text, char kind, const char *relgroup)
 	mmr_config_publish(NIL);
 }
 
-/* mmrepl.add_table(tbl text, key text, relgroup text) */
+/* mmrepl.add_table(tbl text, key text, relgroup text, conflict_strategy text) */
 Datum
 mmrepl_add_table(PG_FUNCTION_ARGS)
 {
 	add_relation(mmr_names_text(fcinfo, 0, "tbl"), 'r',
 				 mmr_names_optional_name(fcinfo, 1, "key"), NULL,
+				 mmr_names_optional(fcinfo, 3),
 				 mmr_names_optional_name(fcinfo, 2, "relgroup"));
+	PG_RETURN_VOID();
+}
+
+/* mmrepl.update_table(tbl text, conflict_strategy text): "sync" takes its own away */
+Datum
+mmrepl_update_table(PG_FUNCTION_ARGS)
+{
+	const char *text = mmr_names_text(fcinfo, 0, "tbl");
+	const char *strategy = mmr_names_optional(fcinfo, 1);
+	RelName    *name;
+	const char *args[3];
+
+	mmr_config_begin();
+	name = known_relation(text, 'r');
+	if (strategy == NULL)
+		PG_RETURN_VOID();
+	args[0] = name->nspname;
+	args[1] = name->relname;
+	args[2] = pg_strcasecmp(strategy, "sync") == 0 ? NULL : mmr_stratinput_read(strategy);
+	if (args[2])
+	{
+		char	   *hint;
+		char	   *problem = problem_of(name, 'r', known_key(name), args[2], &hint);
+
+		if (problem)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("cannot settle conflicts of \"%s.%s\" so: %s", name->nspname, name->relname, problem),
+					 hint ? errhint("%s", hint) : 0));
+	}
+	mmr_sqlrun_exec("UPDATE mmrepl.rel SET conflict_strategy = $3 WHERE nspname = $1 AND relname = $2", 3, args);
+	mmr_config_publish(args[2] && mmr_stratinput_needs_check(args[2]) ? require_relation(name) : NIL);
 	PG_RETURN_VOID();
 }
 
@@ -247,7 +287,7 @@ mmrepl_add_sequence(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown mode \"%s\" of a sequence", mode),
 				 errhint("Modes are interleave (every db draws values of its own) and copy (targets follow the source). NULL lets the sync decide.")));
-	add_relation(mmr_names_text(fcinfo, 0, "seq"), 'S', NULL, mode,
+	add_relation(mmr_names_text(fcinfo, 0, "seq"), 'S', NULL, mode, NULL,
 				 mmr_names_optional_name(fcinfo, 2, "relgroup"));
 	PG_RETURN_VOID();
 }
@@ -329,7 +369,7 @@ add_all(FunctionCallInfo fcinfo, char kind)
 					(errmsg("skipping %s \"%s.%s\": %s", word(kind), row[0], row[1], row[3])));
 			continue;
 		}
-		store(&name, kind, row[2], NULL, relgroup);
+		store(&name, kind, row[2], NULL, NULL, relgroup);
 		added++;
 	}
 	mmr_config_publish(relgroup ? mmr_synccheck_require_relgroup(relgroup) : NIL);

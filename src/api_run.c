@@ -138,7 +138,7 @@ set_paused(const char *name, bool paused)
 	values[0] = CStringGetTextDatum(name);
 	values[1] = BoolGetDatum(paused);
 	SPI_connect();
-	if (SPI_execute_with_args("UPDATE mmrepl.sync SET paused = $2 WHERE name = $1",
+	if (SPI_execute_with_args("UPDATE mmrepl.sync SET paused = $2, halted = NULL WHERE name = $1",
 							  2, argtypes, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write table sync");
 	if (SPI_processed == 0)
@@ -176,7 +176,9 @@ require_running(MmrSync *sync)
 	if (sync != NULL && sync->paused)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_STOPPED),
+				 sync->halted ? errmsg("sync \"%s\" is halted", sync->name) :
 				 errmsg("sync \"%s\" is paused", sync->name),
+				 sync->halted ? errdetail_internal("%s", sync->halted) : 0,
 				 errhint("SELECT mmrepl.resume(%s) lets it go on.",
 						 quote_literal_cstr(sync->name))));
 }

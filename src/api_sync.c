@@ -26,6 +26,7 @@
 #include "names.h"
 #include "sequence.h"
 #include "sqlrun.h"
+#include "stratinput.h"
 #include "synccheck.h"
 
 PG_FUNCTION_INFO_V1(mmrepl_add_sync);
@@ -35,16 +36,6 @@ PG_FUNCTION_INFO_V1(mmrepl_validate_sync);
 PG_FUNCTION_INFO_V1(mmrepl_member_problem);
 
 /* ---- arguments ---- */
-
-static void
-check_strategy(const char *strategy)
-{
-	if (strcmp(strategy, "latest") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown conflict strategy \"%s\"", strategy),
-				 errhint("There is: latest (of two versions of a row the newer stands).")));
-}
 
 static void
 check_on_error(const char *on_error)
@@ -144,11 +135,11 @@ mmrepl_add_sync(PG_FUNCTION_ARGS)
 	List	   *ids;
 
 	check_onetimecopy(onetimecopy);
-	check_strategy(strategy);
 	check_seq_step(seq_step);
 	check_on_error(on_error);
 
 	mmr_config_begin();
+	strategy = mmr_stratinput_read(strategy);
 	mmr_names_require_new("sync", name);
 	mmr_names_require("relgroup", relgroup);
 	dbgroup = settle_dbgroup(name, dbs, dbgroup);
@@ -163,6 +154,7 @@ mmrepl_add_sync(PG_FUNCTION_ARGS)
 				(errmsg("relgroup \"%s\" is empty", relgroup),
 				 errhint("Add tables with mmrepl.add_all_tables(relgroup => ...) or mmrepl.add_table(); that can be done while the sync runs.")));
 
+	mmr_stratinput_require_sources(strategy, name, dbgroup);
 	args[0] = name;
 	args[1] = relgroup;
 	args[2] = dbgroup;
@@ -190,8 +182,6 @@ mmrepl_update_sync(PG_FUNCTION_ARGS)
 	const char *args[6] = {name, mmr_names_optional(fcinfo, 1), NULL,
 	mmr_names_optional_name(fcinfo, 3, "new_name"), NULL, mmr_names_optional(fcinfo, 5)};
 
-	if (args[1])
-		check_strategy(args[1]);
 	if (!PG_ARGISNULL(2))
 	{
 		check_seq_step(PG_GETARG_INT32(2));
@@ -207,6 +197,12 @@ mmrepl_update_sync(PG_FUNCTION_ARGS)
 
 	mmr_config_begin();
 	mmr_names_require("sync", name);
+	if (args[1])
+	{
+		args[1] = mmr_stratinput_read(args[1]);
+		mmr_stratinput_require_sources(args[1], name,
+									   mmr_sqlrun_text("SELECT dbgroup FROM mmrepl.sync WHERE name = $1", 1, &name));
+	}
 	if (args[3] && strcmp(args[3], name) != 0)
 		mmr_names_require_new("sync", args[3]);
 	mmr_sqlrun_exec("UPDATE mmrepl.sync SET conflict_strategy = coalesce($2, conflict_strategy),"
@@ -215,6 +211,8 @@ mmrepl_update_sync(PG_FUNCTION_ARGS)
 					" copy_round = copy_round + ($5 IS NOT NULL)::int4,"
 					" on_error = coalesce($6, on_error) WHERE name = $1",
 					6, args);
+	if (args[1] && mmr_stratinput_needs_check(args[1]))
+		mmr_synccheck_require(args[3] ? args[3] : name);
 	mmr_config_publish(NIL);
 	PG_RETURN_VOID();
 }

@@ -312,6 +312,8 @@ apply_relation(ApplyBatch *b, MmrReader *r)
 	t->relid = member->relid;
 	t->key_index = member->key_index;
 	t->record_all = mmr_merge_records_all(b->merge.sync, member->relid);
+	/* a target writes nothing that others get: it takes what the sources decide */
+	t->strategy = b->merge.sync->my_role == MMR_ROLE_SOURCE ? member->strategy : NULL;
 	b->tables = lappend(b->tables, t);
 	self.ptr = number;
 	self.end = mmr_put_varint(number, t->number);

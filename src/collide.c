@@ -121,7 +121,7 @@ log_loss(MmrMerge *m, Aside *a, MmrTarget *t, MmrResolution resolution, const Bl
 	c.conflict = a->multiple ? MMR_CONFLICT_MULTIPLE_UNIQUE :
 		a->item.change.op == MMR_OP_INSERT ? MMR_CONFLICT_INSERT_EXISTS :
 		MMR_CONFLICT_UPDATE_EXISTS;
-	c.resolution = resolution;
+	c.resolution = mmr_strategy_aborts(a->table->strategy) ? MMR_ABORT : resolution;
 	c.local = t->found;
 	c.remote = t->row;
 	c.local_known = b->known;

@@ -101,4 +101,22 @@
 	ExecuteTruncateGuts(rels, relids, NIL, DROP_RESTRICT, false, true)
 #endif
 
+/* Functions of that name, whatever their arguments; 19 tells why there is none */
+#if PG_VERSION_NUM < 190000
+#define mmr_func_candidates(names) \
+	FuncnameGetCandidates(names, -1, NIL, false, false, false, true)
+#else
+#define mmr_func_candidates(names) \
+	FuncnameGetCandidates(names, -1, NIL, false, false, false, true, &(int) {0})
+#endif
+
+/* 16 replaced per-kind checks of privileges by one function (c727f511bd7) */
+#if PG_VERSION_NUM < 160000
+#define mmr_may_execute(funcid, role) \
+	(pg_proc_aclcheck(funcid, role, ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define mmr_may_execute(funcid, role) \
+	(object_aclcheck(ProcedureRelationId, funcid, role, ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
 #endif							/* MMR_COMPAT_H */

@@ -11,28 +11,46 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/executor.h"
-#include "funcapi.h"
 #include "executor/spi.h"
+#include "funcapi.h"
+#include "storage/ipc.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "conflict_log.h"
+#include "errors.h"
 #include "session.h"
 
 static const char *const INSERT_SQL =
 	"INSERT INTO mmrepl.conflict_log (sync_id, nspname, relname, key, conflict_type, resolution,"
-	" local_row, remote_row, local_ts, local_node, remote_ts, remote_node)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+	" local_row, remote_row, local_ts, local_node, remote_ts, remote_node, error)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 
-#define NARGS	12
+#define NARGS	13
 
 /* Longer rows are not kept: jsonb has limits, and a conflict must not fail for the sake of its history. */
 #define MAX_ROW_BYTES	(16 * 1024 * 1024)
 
+static Oid	types[NARGS] = {INT4OID, NAMEOID, NAMEOID, JSONBOID, TEXTOID, TEXTOID,
+JSONBOID, JSONBOID, INT8OID, INT4OID, INT8OID, INT4OID, TEXTOID};
+
 static SPIPlanPtr insert_plan = NULL;
+
+/* The conflict at which the last batch of this session was aborted. */
+static struct
+{
+	MemoryContext cxt;
+	bool		set;
+	Datum		values[NARGS];
+	char		nulls[NARGS + 1];
+}			halted;
 
 /* A row as jsonb, by the server's own function. */
 static Datum
@@ -76,22 +94,16 @@ mmr_conflict_log_key(MmrKey *key, const Datum *values)
 static void
 prepare_plan(void)
 {
-	Oid			types[NARGS] = {INT4OID, NAMEOID, NAMEOID, JSONBOID, TEXTOID, TEXTOID,
-	JSONBOID, JSONBOID, INT8OID, INT4OID, INT8OID, INT4OID};
-
 	insert_plan = SPI_prepare(INSERT_SQL, NARGS, types);
 	if (insert_plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	SPI_keepplan(insert_plan);
 }
 
-void
-mmr_conflict_log_write(const MmrConflictRecord *c)
+/* The row of the history, as parameters of the statement. */
+static void
+fill_record(const MmrConflictRecord *c, Datum *v, char *n)
 {
-	MmrSession save;
-	Datum		v[NARGS];
-	char		n[NARGS + 1];
-
 	memset(n, ' ', NARGS);
 	n[NARGS] = '\0';
 	v[0] = Int32GetDatum(c->sync_id);
@@ -119,9 +131,20 @@ mmr_conflict_log_write(const MmrConflictRecord *c)
 		n[8] = n[9] = 'n';
 	v[10] = Int64GetDatum(c->remote_version.ts);
 	v[11] = Int32GetDatum(c->remote_version.node);
+	if (c->error != NULL)
+		v[12] = CStringGetTextDatum(c->error);
+	else
+		n[12] = 'n';
+}
+
+/* False: the extension is not there. */
+static bool
+insert_record(Datum *v, const char *n)
+{
+	MmrSession	save;
 
 	if (!mmr_session_become_owner(&save))
-		return;
+		return false;
 	SPI_connect();
 	if (insert_plan == NULL)
 		prepare_plan();
@@ -129,4 +152,59 @@ mmr_conflict_log_write(const MmrConflictRecord *c)
 		elog(ERROR, "could not write the conflict history");
 	SPI_finish();
 	mmr_session_restore(&save);
+	return true;
+}
+
+/* At the end of the session, which comes soon: nobody goes on with it after the error. */
+static void
+write_halted(int code, Datum arg)
+{
+	if (!halted.set)
+		return;
+	halted.set = false;
+	AbortOutOfAnyTransaction();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) insert_record(halted.values, halted.nulls);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Keeps the record beyond the transaction, which ends here. */
+static void
+halt_at(const MmrConflictRecord *c, const Datum *v, const char *n)
+{
+	MemoryContext old;
+
+	if (halted.cxt == NULL)
+	{
+		before_shmem_exit(write_halted, 0);
+		halted.cxt = AllocSetContextCreate(TopMemoryContext, "mmrepl halted", ALLOCSET_SMALL_SIZES);
+	}
+	halted.set = false;
+	MemoryContextReset(halted.cxt);
+	old = MemoryContextSwitchTo(halted.cxt);
+	for (int i = 0; i < NARGS; i++)
+		if (n[i] != 'n')
+			halted.values[i] = datumCopy(v[i], get_typbyval(types[i]), get_typlen(types[i]));
+	memcpy(halted.nulls, n, NARGS + 1);
+	halted.set = true;
+	MemoryContextSwitchTo(old);
+	ereport(ERROR,
+			(errcode(ERRCODE_MMR_HALTED),
+			 errmsg("conflict %s in table \"%s.%s\", and its strategy is abort",
+					mmr_conflict_name(c->conflict),
+					get_namespace_name(RelationGetNamespace(c->rel)), RelationGetRelationName(c->rel))));
+}
+
+void
+mmr_conflict_log_write(const MmrConflictRecord *c)
+{
+	Datum		v[NARGS];
+	char		n[NARGS + 1];
+
+	fill_record(c, v, n);
+	if (c->resolution == MMR_ABORT)
+		halt_at(c, v, n);
+	(void) insert_record(v, n);
 }

@@ -28,12 +28,16 @@ typedef struct MmrConflictRecord
 	bool		local_known;
 	MmrVersion	local_version;
 	MmrVersion	remote_version;
+	const char *error;			/* why the table's strategy was not followed; NULL: it was, or none */
 } MmrConflictRecord;
 
 /*
  * Writes it down, with the rights of mmrepl's owner, in the current
  * transaction: the history tells of what really happened, and only of that.
  * Needs an active snapshot.
+ *
+ * With resolution MMR_ABORT: ERROR (ERRCODE_MMR_HALTED); it is written when the
+ * session ends.
  */
 extern void mmr_conflict_log_write(const MmrConflictRecord *c);
 

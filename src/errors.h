@@ -31,7 +31,7 @@
 #define ERRCODE_MMR_CONFIG			MAKE_SQLSTATE('M','R','0','0','8')
 /* the library is not in shared_preload_libraries */
 #define ERRCODE_MMR_NOT_PRELOADED	MAKE_SQLSTATE('M','R','0','0','9')
-/* a sync has stopped because of what it met at the receiver (on_error): goes on when it is told to */
+/* a sync stops because of what it met at the receiver (a conflict under abort, a row under on_error): goes on when it is told to */
 #define ERRCODE_MMR_HALTED			MAKE_SQLSTATE('M','R','0','1','0')
 
 #endif							/* MMR_ERRORS_H */

@@ -76,7 +76,7 @@ static const char *const sql_nodes =
 " FROM mmrepl.db ORDER BY node_id";
 static const char *const sql_syncs =
 "SELECT sync_id, name, relgroup, dbgroup, onetimecopy::int4, conflict_strategy,"
-" on_error, seq_step, paused, copy_round,"
+" on_error, seq_step, paused, copy_round, halted,"
 " EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND NOT t.opened)"
 " FROM mmrepl.sync s ORDER BY sync_id";
 static const char *const sql_sync_nodes =
@@ -85,7 +85,7 @@ static const char *const sql_sync_nodes =
 " ORDER BY s.sync_id, d.pos";
 static const char *const sql_members =
 "SELECT s.sync_id, r.nspname::text, r.relname::text, r.kind = 'r',"
-" r.key_index::text"
+" r.key_index::text, r.conflict_strategy"
 " FROM mmrepl.sync s JOIN mmrepl.relgroup_rel g ON g.relgroup = s.relgroup"
 " JOIN mmrepl.rel r ON r.nspname = g.nspname AND r.relname = g.relname"
 " ORDER BY s.sync_id, r.nspname, r.relname";
@@ -228,12 +228,13 @@ read_syncs(Configuration *config, MemoryContext context)
 		sync->relgroup = get_text(i, 3, context);
 		sync->dbgroup = get_text(i, 4, context);
 		sync->onetimecopy = DatumGetInt32(get(i, 5));
-		sync->conflict_strategy = get_text(i, 6, context);
+		sync->strategy = mmr_strategy_parse(get_text(i, 6, context));
 		sync->on_error = get_text(i, 7, context);
 		sync->seq_step = DatumGetInt32(get(i, 8));
 		sync->paused = DatumGetBool(get(i, 9));
 		sync->copy_round = DatumGetInt32(get(i, 10));
-		sync->joining = DatumGetBool(get(i, 11));
+		sync->halted = get_text(i, 11, context);
+		sync->joining = DatumGetBool(get(i, 12));
 		config->syncs = lappend(config->syncs, sync);
 		MemoryContextSwitchTo(old);
 	}
@@ -270,6 +271,7 @@ read_members(Configuration *config, MemoryContext context)
 	{
 		MmrSync    *sync = find_sync(config, DatumGetInt32(get(i, 1)));
 		Member	   *member;
+		char	   *own;
 		MemoryContext old;
 
 		if (sync == NULL)
@@ -280,6 +282,8 @@ read_members(Configuration *config, MemoryContext context)
 		member->pub.relname = get_text(i, 3, context);
 		member->is_table = DatumGetBool(get(i, 4));
 		member->key_name = get_text(i, 5, context);
+		own = get_text(i, 6, context);
+		member->pub.strategy = own ? mmr_strategy_parse(own) : sync->strategy;
 		if (member->is_table)
 			sync->tables = lappend(sync->tables, member);
 		else

@@ -13,6 +13,7 @@
 
 #include "mmrepl.h"
 #include "nodes/pg_list.h"
+#include "strategy.h"
 
 typedef struct MmrNode
 {
@@ -37,6 +38,7 @@ typedef struct MmrMember
 	char	   *relname;
 	Oid			relid;			/* InvalidOid: no such table here (any more) */
 	Oid			key_index;		/* InvalidOid: no usable key */
+	MmrStrategy *strategy;		/* its own, or the sync's; NULL: latest */
 } MmrMember;
 
 typedef struct MmrSync
@@ -46,10 +48,11 @@ typedef struct MmrSync
 	char	   *relgroup;
 	char	   *dbgroup;
 	int			onetimecopy;
-	char	   *conflict_strategy;
+	MmrStrategy *strategy;		/* of conflicts; NULL: latest */
 	char	   *on_error;
 	int			seq_step;
 	bool		paused;
+	char	   *halted;			/* why it has paused itself; NULL: it has not */
 	int			copy_round;		/* grows when a copy is asked for again */
 	List	   *nodes;			/* MmrSyncNode, by pos; includes this node */
 	MmrRole		my_role;		/* MMR_ROLE_NONE: this node has no part in it */

@@ -33,6 +33,7 @@
 #include "clock.h"
 #include "collide.h"
 #include "conflict_log.h"
+#include "decide.h"
 #include "errors.h"
 #include "guc.h"
 #include "merge.h"
@@ -40,9 +41,13 @@
 
 static void
 merge_log(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item, const Datum *key,
-		  bool found, const MmrMeeting *meeting, const MmrVerdict *verdict)
+		  bool found, const MmrMeeting *meeting, const MmrVerdict *verdict,
+		  const MmrDecision *decision)
 {
 	MmrConflictRecord c = {0};
+
+	if (decision->quiet)
+		return;
 
 	m->counts.conflicts++;
 	c.sync_id = m->sync->id;
@@ -55,8 +60,15 @@ merge_log(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item, c
 	c.remote = item->row != NULL ? t->row : NULL;
 	c.local_known = meeting->local_known;
 	c.local_version = meeting->local;
-	c.remote_version = item->change.version;
+	c.remote_version = meeting->remote;
+	c.error = decision->error;
 	mmr_conflict_log_write(&c);
+	if (decision->error == NULL || table->told)
+		return;
+	table->told = true;
+	ereport(LOG_SERVER_ONLY,
+			(errmsg("a conflict of table \"%s\" was settled by the newest, because its strategy failed: %s",
+					RelationGetRelationName(table->rel), decision->error)));
 }
 
 /* What is known here of the item's key. */
@@ -68,10 +80,13 @@ merge_meet(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item, bool found, Mm
 	meeting->op = item->change.op;
 	meeting->remote_row = item->row != NULL;
 	meeting->remote = item->change.version;
+	meeting->remote_settled = item->change.settled;
 	meeting->local_row = found;
 	meeting->local_known = mmr_versions_lookup(m->versions, table->key, item->hash,
 											   item->change.key, item->change.keylen, &state);
 	meeting->local = meeting->local_known ? state.version : MMR_VERSION_NONE;
+	meeting->local_settled = meeting->local_known ? state.settled : MMR_SETTLED_NONE;
+	meeting->local_truncate = meeting->local_known && state.op == MMR_OP_TRUNCATE;
 	meeting->local_seen = meeting->local_known &&
 		(mmr_position_covers(mmr_context_position(m->context, state.dot.node), state.dot.xid) ||
 		 state.dot.node == m->source_node);
@@ -109,6 +124,123 @@ merge_write(MmrMerge *m, MmrTarget *t, MmrMergeItem *item, const Datum *key, boo
 	return result;
 }
 
+/* The row that stood here is put back: what was written over it collided with another one. */
+static void
+merge_put_back(MmrTarget *t)
+{
+	TupleTableSlot *row = t->row;
+
+	t->row = MakeSingleTupleTableSlot(RelationGetDescr(t->rel), &TTSOpsVirtual);
+	ExecCopySlot(t->row, t->found);
+	CommandCounterIncrement();
+	t->estate->es_output_cid = GetCurrentCommandId(true);
+	if (mmr_target_insert(t) != MMR_WRITE_DONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a row of table \"%s\" changed while a conflict of it was settled",
+						RelationGetRelationName(t->rel))));
+	t->found->tts_tid = t->row->tts_tid;
+	ExecDropSingleTupleTableSlot(t->row);
+	t->row = row;
+	CommandCounterIncrement();
+	t->estate->es_output_cid = GetCurrentCommandId(true);
+}
+
+/*
+ * What the strategy wants is written as a write of our own (A6).  Its time
+ * is taken before the row is written or found to be as it should: who comes
+ * later has a later one.  DONE: item->change is that write now.
+ */
+static MmrWrite
+merge_write_decided(MmrMerge *m, MmrTarget *t, MmrMergeItem *item, const Datum *key, bool found,
+					const MmrDecision *decision)
+{
+	MmrChange	change = item->change;
+	TupleTableSlot *row = t->row;
+	MmrWrite	result;
+
+	change.version = (MmrVersion) {mmr_clock_tick(), m->my_node, 0};
+	change.dot.node = m->my_node;
+	change.dot.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	change.settled = decision->settled;
+	if (decision->want == MMR_WANT_LOCAL)
+	{
+		change.op = found ? MMR_OP_UPDATE : MMR_OP_DELETE;
+		if (found)
+			result = mmr_target_lock(t);
+		else
+			result = mmr_target_wait(t, key) ? MMR_WRITE_RETRY : MMR_WRITE_DONE;
+	}
+	else
+	{
+		if (decision->merged != NULL)
+			t->row = decision->merged;
+		result = merge_write(m, t, item, key, found);
+		t->row = row;
+	}
+	if (result == MMR_WRITE_DONE)
+		item->change = change;
+	else if (result == MMR_WRITE_COLLISION && found)
+		merge_put_back(t);
+	return result;
+}
+
+/* Under a strategy other than latest; true: there is nothing more to do about the item, *result says why. */
+static bool
+merge_by_strategy(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item,
+				  const Datum *key, const MmrMeeting *meeting, MmrVerdict *verdict,
+				  MmrDecision *decision, MmrWrite *result)
+{
+	MmrVerdict	wanted = *verdict;
+
+	mmr_decide(m, table, t, item, meeting, verdict, decision);
+	if (decision->abort)
+		wanted.resolution = MMR_ABORT;
+	else if (decision->want == MMR_WANT_LATEST)
+		return false;
+	else
+	{
+		*result = merge_write_decided(m, t, item, key, meeting->local_row, decision);
+		if (*result == MMR_WRITE_RETRY)
+			return true;
+		/* another row, or a trigger, stands in the way of it: then the newest */
+		if (*result != MMR_WRITE_DONE)
+			return false;
+		wanted.resolution = decision->want == MMR_WANT_LOCAL ? MMR_KEEP_LOCAL :
+			decision->want == MMR_WANT_REMOTE ? MMR_APPLY_REMOTE : MMR_MERGE;
+	}
+	merge_log(m, table, t, item, key, meeting->local_row, meeting, &wanted, decision);
+	mmr_merge_record(m, table, &item->change, item->hash);
+	item->recorded = true;
+	return true;
+}
+
+/* The newest stands. */
+static MmrWrite
+merge_by_version(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item,
+				 const Datum *key, const MmrMeeting *meeting, const MmrVerdict *verdict,
+				 const MmrDecision *decision)
+{
+	MmrWrite	result = MMR_WRITE_DONE;
+
+	if (verdict->resolution == MMR_APPLY_REMOTE)
+		result = merge_write(m, t, item, key, meeting->local_row);
+	if (result == MMR_WRITE_RETRY)
+		return result;
+	if (verdict->conflict != MMR_CONFLICT_NONE)
+		merge_log(m, table, t, item, key, meeting->local_row, meeting, verdict, decision);
+	if (result == MMR_WRITE_COLLISION)
+		mmr_collide_put_aside(m, table, t, item, meeting->local_row);
+	/* A4; a copied row has no version worth keeping */
+	else if (verdict->resolution == MMR_APPLY_REMOTE && !mmr_version_is_none(&item->change.version) &&
+			 (table->record_all || meeting->local_known))
+	{
+		mmr_merge_record(m, table, &item->change, item->hash);
+		item->recorded = true;
+	}
+	return result;
+}
+
 /* One item; false: look at it again under a later snapshot. */
 static bool
 merge_item(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item)
@@ -117,7 +249,8 @@ merge_item(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item)
 	bool		found;
 	MmrMeeting	meeting;
 	MmrVerdict	verdict;
-	MmrWrite	result = MMR_WRITE_DONE;
+	MmrDecision decision = {0};
+	MmrWrite	result;
 
 	item->inserted = item->recorded = false;
 	mmr_key_decode(table->key, item->change.key, item->change.keylen, key);
@@ -129,25 +262,12 @@ merge_item(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item)
 	if (item->row != NULL && (verdict.resolution == MMR_APPLY_REMOTE ||
 							  verdict.conflict != MMR_CONFLICT_NONE))
 		mmr_merge_fill(table, t, item, found);
-	if (verdict.resolution == MMR_APPLY_REMOTE)
-		result = merge_write(m, t, item, key, found);
-	if (result == MMR_WRITE_RETRY)
-		return false;
-	if (verdict.conflict != MMR_CONFLICT_NONE)
-		merge_log(m, table, t, item, key, found, &meeting, &verdict);
-	if (result == MMR_WRITE_COLLISION)
-	{
-		mmr_collide_put_aside(m, table, t, item, found);
-		return true;
-	}
-	/* A4; a copied row has no version worth keeping */
-	if (verdict.resolution == MMR_APPLY_REMOTE && !mmr_version_is_none(&item->change.version) &&
-		(table->record_all || meeting.local_known))
-	{
-		mmr_merge_record(m, table, &item->change, item->hash);
-		item->recorded = true;
-	}
-	return true;
+	if (verdict.conflict == MMR_CONFLICT_NONE || table->strategy == NULL ||
+		!merge_by_strategy(m, table, t, item, key, &meeting, &verdict, &decision, &result))
+		result = merge_by_version(m, table, t, item, key, &meeting, &verdict, &decision);
+	if (decision.merged != NULL)
+		ExecDropSingleTupleTableSlot(decision.merged);
+	return result != MMR_WRITE_RETRY;
 }
 
 /* One look at all items that are left; how many have to be looked at again (moved to the front). */

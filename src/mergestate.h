@@ -11,6 +11,7 @@
 #include "membership.h"
 #include "position.h"
 #include "row.h"
+#include "strategy.h"
 #include "target.h"
 #include "versions.h"
 
@@ -26,6 +27,9 @@ typedef struct MmrMergeTable
 	MmrRowDescription *description; /* as it came */
 	ErrorData  *misfit;
 	bool		record_all;		/* A4: more than one other node can change it */
+	const MmrStrategy *strategy;	/* of its conflicts; NULL: latest */
+	struct MmrMergeFn *mergefn; /* opened when it is needed; in batch_cxt */
+	bool		told;			/* that it failed */
 } MmrMergeTable;
 
 /* One key as it came. */

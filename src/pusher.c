@@ -29,6 +29,7 @@
 #include "copy.h"
 #include "errors.h"
 #include "guc.h"
+#include "halt.h"
 #include "handshake.h"
 #include "join.h"
 #include "link.h"
@@ -59,7 +60,6 @@ typedef struct Pusher
 	MmrWanted	wanted;			/* keys that the peer asks for, in this session */
 	bool		sending;		/* rows are on their way to the peer */
 	bool		careful;		/* it could not apply one of them: next time it shall set that aside (A11) */
-	bool		halted;			/* it has stopped the sync, until the configuration changes */
 	MmrPosition *from;			/* where the peer stands, as last heard; in life */
 	bool		heard;			/* in this session */
 	uint64		generation;		/* of the configuration of this session */
@@ -73,7 +73,8 @@ typedef struct Pusher
 	long		pause_ms;		/* after the next transient failure */
 	bool		looked;			/* at the members */
 	char		missing[MMR_MSGLEN];	/* what is wrong with one of them */
-	bool		failed;			/* the session ended with an error */
+	bool		failed;			/* the session ended with an error... */
+	bool		halted;			/* ...for which the sync is to stop */
 	char		last_message[MMR_MSGLEN];
 } Pusher;
 
@@ -427,9 +428,8 @@ pusher_round(Pusher *p)
 		mmr_batch_done(p->batch, true);
 	mmr_worker_commit_transaction();
 	/*
-	 * Somebody waits, and nothing was sent: a peer that has crashed may have
-	 * lost what it had applied and not flushed.  As long as this session
-	 * answers, it has not.
+	 * Somebody waits, and nothing was sent: a peer that crashed may have lost
+	 * what it had not flushed.  As long as this session answers, it has not.
 	 */
 	if (!work && !context_due && pg_atomic_read_u64(&p->me->done) < p->ticket)
 		pusher_ask(p);
@@ -545,6 +545,15 @@ pusher_look_and_save(Pusher *p)
 	pusher_save(p);
 }
 
+/* The peer has met what nobody but a human is to decide. */
+static void
+pusher_halt(Pusher *p)
+{
+	mmr_worker_start_transaction("stopping");
+	mmr_halt_sync(pusher_sync(p)->id, p->peer, p->last_message);
+	mmr_worker_commit_transaction();
+}
+
 /* What was known before the server was restarted. */
 static void
 pusher_remember(Pusher *p)
@@ -560,10 +569,7 @@ pusher_body(MmrWorker *me)
 {
 	Pusher	   *p = &pusher;
 
-	p->me = me;
-	p->db = mmr_shared_database();
-	p->sync_id = me->sync_id;
-	p->peer = me->node_id;
+	*p = (Pusher) {.me = me, .db = mmr_shared_database(), .sync_id = me->sync_id, .peer = me->node_id};
 	p->life = AllocSetContextCreate(TopMemoryContext, "mmrepl pusher", ALLOCSET_SMALL_SIZES);
 	p->cxt = AllocSetContextCreate(p->life, "mmrepl session", ALLOCSET_DEFAULT_SIZES);
 	p->pause_ms = RETRY_FIRST_MS;
@@ -575,17 +581,15 @@ pusher_body(MmrWorker *me)
 		CHECK_FOR_INTERRUPTS();
 		p->failed = p->halted = false;
 		pusher_guarded(p, pusher_session);
+		if (p->halted)
+			pusher_guarded(p, pusher_halt);
 		/* ended without an error: the configuration has changed */
 		if (!p->failed)
 			continue;
 		pause = p->pause_ms;
 		if (pause >= mmr_guc_restart_delay)
 			pusher_guarded(p, pusher_look_and_save);
-		if (!p->halted)
-			mmr_worker_sleep(pause);
-		/* resume() is a change of the configuration, too */
-		while (p->halted && !pusher_config_moved(p))
-			mmr_worker_sleep(-1);
+		mmr_worker_sleep(pause);
 	}
 }
 

@@ -43,6 +43,27 @@ mmr_resolve(const MmrMeeting *m)
 	return verdict;
 }
 
+bool
+mmr_resolve_is_open(const MmrMeeting *m)
+{
+	return m->remote.rank == 0 && m->local.rank == 0 && !m->local_truncate;
+}
+
+int
+mmr_resolve_level(const MmrMeeting *m)
+{
+	int			a = m->local_settled.level;
+	int			b = m->remote_settled.level;
+
+	return a > 0 && b > 0 ? Max(a, b) + 1 : Max(Max(a, b), 1);
+}
+
+int32
+mmr_resolve_owner(const MmrVersion *version, const MmrSettled *settled)
+{
+	return settled->level > 0 ? settled->node : version->node;
+}
+
 const char *
 mmr_conflict_name(MmrConflict conflict)
 {
@@ -83,6 +104,10 @@ mmr_resolution_name(MmrResolution resolution)
 			return "apply_remote";
 		case MMR_KEEP_LOCAL:
 			return "keep_local";
+		case MMR_MERGE:
+			return "merge";
+		case MMR_ABORT:
+			return "abort";
 		case MMR_SET_ASIDE:
 			return "set_aside";
 	}

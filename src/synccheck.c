@@ -73,7 +73,8 @@ mmr_synccheck_problems(const char *sync, bool deep)
 	char	   *dbgroup = mmr_sqlrun_text("SELECT dbgroup FROM mmrepl.sync WHERE name = $1", 1, &sync);
 	char	   *members = mmr_sqlrun_text(
 										  "SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
-										  " 'n', r.nspname, 'r', r.relname, 'k', r.kind, 'i', r.key_index)"
+										  " 'n', r.nspname, 'r', r.relname, 'k', r.kind, 'i', r.key_index,"
+										  " 's', CASE WHEN r.kind = 'r' THEN coalesce(r.conflict_strategy, s.conflict_strategy) END)"
 										  " ORDER BY r.nspname, r.relname), '[]')"
 										  " FROM mmrepl.sync s JOIN mmrepl.relgroup_rel g ON g.relgroup = s.relgroup"
 										  " JOIN mmrepl.rel r ON r.nspname = g.nspname AND r.relname = g.relname"

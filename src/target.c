@@ -333,6 +333,12 @@ mmr_target_keep(MmrTarget *t)
 	return target_lock(t, LockTupleNoKeyExclusive) ? MMR_WRITE_DONE : MMR_WRITE_RETRY;
 }
 
+MmrWrite
+mmr_target_lock(MmrTarget *t)
+{
+	return target_lock(t, LockTupleNoKeyExclusive) ? MMR_WRITE_DONE : MMR_WRITE_RETRY;
+}
+
 /* Generated columns and constraints of the row about to be written. */
 static void
 target_check_row(MmrTarget *t, CmdType operation)
@@ -345,6 +351,23 @@ target_check_row(MmrTarget *t, CmdType operation)
 		ExecConstraints(t->rri, t->row, t->estate);
 	if (t->rel->rd_rel->relispartition)
 		ExecPartitionCheck(t->rri, t->row, t->estate, true);
+}
+
+void
+mmr_target_check(MmrTarget *t, TupleTableSlot *row)
+{
+	TupleTableSlot *saved = t->row;
+
+	t->row = row;
+	PG_TRY();
+	{
+		target_check_row(t, CMD_UPDATE);
+	}
+	PG_FINALLY();
+	{
+		t->row = saved;
+	}
+	PG_END_TRY();
 }
 
 void

@@ -88,6 +88,12 @@ extern bool mmr_target_same(MmrTarget *t);
  */
 extern MmrWrite mmr_target_keep(MmrTarget *t);
 
+/* Locks t->found: DONE, or RETRY if it has changed since it was found. */
+extern MmrWrite mmr_target_lock(MmrTarget *t);
+
+/* ERROR if the row (a virtual one) breaks a constraint of the table; makes its generated columns. */
+extern void mmr_target_check(MmrTarget *t, TupleTableSlot *row);
+
 /*
  * Does a row hold a unique value of t->row?  Its address then.  Waits for whoever
  * is writing such a row.

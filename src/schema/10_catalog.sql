@@ -47,6 +47,7 @@ CREATE TABLE mmrepl.rel (
     relname           name NOT NULL,
     kind              "char" NOT NULL CHECK (kind IN ('r', 'S')),
     key_index         name,                         -- table: unique index that identifies rows, NULL: the primary key
+    conflict_strategy text,                         -- table: NULL: as the sync says; as in sync
     seq_mode          text CHECK (seq_mode IN ('interleave', 'copy')),  -- sequence: NULL lets the sync decide
     PRIMARY KEY (nspname, relname)
 );
@@ -72,12 +73,13 @@ CREATE TABLE mmrepl.sync (
     relgroup          text NOT NULL REFERENCES mmrepl.relgroup ON UPDATE CASCADE,
     dbgroup           text NOT NULL REFERENCES mmrepl.dbgroup ON UPDATE CASCADE,
     onetimecopy       int2 NOT NULL DEFAULT 0 CHECK (onetimecopy IN (0, 1, 2)),
-    conflict_strategy text NOT NULL DEFAULT 'latest',
+    conflict_strategy text NOT NULL DEFAULT 'latest',   -- as src/strategy.h says: latest, abort, priority:ID,ID, function:NAME
     on_error          text NOT NULL DEFAULT 'set_aside' CHECK (on_error IN ('set_aside', 'stop')),
     seq_step          int4 NOT NULL DEFAULT 10,     -- interleaved sequences: room for so many nodes
     paused            bool NOT NULL DEFAULT false,
     copy_round        int4 NOT NULL DEFAULT 1,      -- grows when a copy is asked for again
-    since             int8 NOT NULL DEFAULT 0       -- version of the configuration that made it; who is in the group since later joins a running sync
+    since             int8 NOT NULL DEFAULT 0,      -- version of the configuration that made it; who is in the group since later joins a running sync
+    halted            text                          -- why it has paused itself; NULL: it has not
 );
 COMMENT ON TABLE mmrepl.sync IS 'a relgroup replicated among the dbs of a dbgroup';
 
@@ -173,7 +175,8 @@ CREATE TABLE mmrepl.conflict_log (
     local_ts          int8,                         -- versions: microseconds since 2000, node that wrote
     local_node        int4,
     remote_ts         int8 NOT NULL,
-    remote_node       int4 NOT NULL
+    remote_node       int4 NOT NULL,
+    error             text                          -- why the strategy was not followed; NULL: it was
 );
 CREATE INDEX conflict_log_at ON mmrepl.conflict_log (at);
 COMMENT ON TABLE mmrepl.conflict_log IS 'conflicts settled here; read it through the view conflict_history';

@@ -360,17 +360,28 @@ REVOKE ALL ON FUNCTION mmrepl._filled_tables(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._filled_tables(jsonb) IS
     'takes tables as an array of {n: schema, r: name}; gives the names of those that have a row here, NULL if none has';
 
+CREATE FUNCTION mmrepl._strategy_problem(member regclass, key_index name, strategy text) RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_strategy_problem';
+REVOKE ALL ON FUNCTION mmrepl._strategy_problem(regclass, name, text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._strategy_problem(regclass, name, text) IS
+    'takes a table, its key index (NULL: the primary key) and a conflict strategy as it is stored; gives why that cannot settle the table''s conflicts here, or NULL; a merge function is tried on samples, as the table''s owner';
+
 CREATE FUNCTION mmrepl._describe_members(members jsonb, deep bool) RETURNS jsonb
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(pg_catalog.jsonb_agg(mmrepl._describe_member((m.v->>'n')::name, (m.v->>'r')::name,
-            (m.v->>'k')::"char", (m.v->>'i')::name, deep) ORDER BY m.n), '[]')
+    SELECT coalesce(pg_catalog.jsonb_agg(d.v || CASE WHEN m.v->>'s' IS NOT NULL AND d.v->>'problem' IS NULL
+            THEN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('problem',
+                mmrepl._strategy_problem(pg_catalog.to_regclass(d.v->>'name'), (m.v->>'i')::name, m.v->>'s')))
+            ELSE '{}' END ORDER BY m.n), '[]')
     FROM pg_catalog.jsonb_array_elements(members) WITH ORDINALITY AS m(v, n)
+    CROSS JOIN LATERAL mmrepl._describe_member((m.v->>'n')::name, (m.v->>'r')::name,
+            (m.v->>'k')::"char", (m.v->>'i')::name, deep) AS d(v)
 $$;
 REVOKE ALL ON FUNCTION mmrepl._describe_members(jsonb, bool) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._describe_members(jsonb, bool) IS
-    'takes members as an array of {n: schema, r: name, k: kind, i: key index}; gives the array of their _describe_member';
+    'takes members as an array of {n: schema, r: name, k: kind, i: key index, s: conflict strategy, as stored}; gives the array of their _describe_member';
 
 CREATE FUNCTION mmrepl._compare_members(descriptions jsonb) RETURNS SETOF text
     LANGUAGE sql STABLE PARALLEL SAFE

@@ -58,12 +58,19 @@ REVOKE ALL ON FUNCTION mmrepl.remove_relgroup(text) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl.remove_relgroup(text) IS
     'takes the name of a relgroup that no sync uses; removes it, its tables and sequences stay known';
 
-CREATE FUNCTION mmrepl.add_table(tbl text, key text DEFAULT NULL, relgroup text DEFAULT NULL) RETURNS void
+CREATE FUNCTION mmrepl.add_table(tbl text, key text DEFAULT NULL, relgroup text DEFAULT NULL, conflict_strategy text DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'mmrepl_add_table';
-REVOKE ALL ON FUNCTION mmrepl.add_table(text, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl.add_table(text, text, text) IS
-    'takes a table (as regclass takes it), the unique index that identifies its rows on all dbs (NULL: the one it has already, or the primary key) and a relgroup to put it into; syncs that use the relgroup replicate it from then on';
+REVOKE ALL ON FUNCTION mmrepl.add_table(text, text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.add_table(text, text, text, text) IS
+    'takes a table (as regclass takes it), the unique index that identifies its rows on all dbs (NULL: the one it has already, or the primary key), a relgroup to put it into and a conflict strategy (NULL: the one it has already, or the sync''s); syncs that use the relgroup replicate it from then on';
+
+CREATE FUNCTION mmrepl.update_table(tbl text, conflict_strategy text DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_update_table';
+REVOKE ALL ON FUNCTION mmrepl.update_table(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.update_table(text, text) IS
+    'takes a table that was added, and a conflict strategy as add_sync takes it (NULL: stays; sync: none of its own any more); raises what does not fit on one of the dbs';
 
 CREATE FUNCTION mmrepl.remove_table(tbl text, relgroup text DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -130,3 +137,12 @@ CREATE FUNCTION mmrepl.validate_sync(name text) RETURNS SETOF text
 REVOKE ALL ON FUNCTION mmrepl.validate_sync(text) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl.validate_sync(text) IS
     'takes the name of a sync; asks all its dbs, gives a row for each thing that is wrong (tables, columns, keys, triggers, sequences): none if it is sound; raises when a db cannot be reached';
+
+-- A merge function that is there already.
+
+CREATE FUNCTION mmrepl.radacct_merge(a anyelement, b anyelement) RETURNS anyelement
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_radacct_merge';
+REVOKE ALL ON FUNCTION mmrepl.radacct_merge(anyelement, anyelement) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.radacct_merge(anyelement, anyelement) IS
+    'takes two rows of FreeRADIUS''s radacct of one session; gives one: the earliest start, the stop wins over NULL and the later over the earlier, times and counters are the greatest, the rest is of the row that was heard of last; for conflict_strategy => ''function: mmrepl.radacct_merge''';

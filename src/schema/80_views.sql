@@ -49,6 +49,22 @@ COMMENT ON FUNCTION mmrepl._version_time(int8) IS
 
 GRANT EXECUTE ON FUNCTION mmrepl._attach_problem(regclass), mmrepl._sequence_problem(name, name) TO pg_monitor;
 
+CREATE FUNCTION mmrepl._strategy_text(stored text) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN $1 LIKE 'priority:%' THEN
+            (SELECT 'priority: ' || string_agg(coalesce(d.name, 'db ' || i.id), ', ' ORDER BY i.n)
+             FROM unnest(string_to_array(substr($1, 10), ',')) WITH ORDINALITY AS i(id, n)
+             LEFT JOIN mmrepl.db AS d ON d.node_id = i.id::int4)
+        WHEN $1 LIKE 'function:%' THEN 'function: ' || substr($1, 10)
+        ELSE $1 END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._strategy_text(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION mmrepl._strategy_text(text) TO pg_monitor;
+COMMENT ON FUNCTION mmrepl._strategy_text(text) IS
+    'takes a conflict strategy as it is stored, gives it as users write it';
+
 -- Per sync in which this db has a part and other db of it: who is who, and both workers.
 CREATE VIEW mmrepl._peer AS
     WITH w AS MATERIALIZED (
@@ -65,7 +81,8 @@ CREATE VIEW mmrepl._peer AS
            me.role = 'source' AS sends, other.role = 'source' AS receives,
            CASE WHEN NOT st.preloaded THEN 'not loaded'
                 WHEN l.stopped THEN 'stopped'
-                WHEN s.paused THEN 'paused' END AS held,
+                WHEN s.halted IS NOT NULL THEN 'halted'
+                WHEN s.paused THEN 'paused' END AS held, s.halted,
            EXISTS (SELECT FROM mmrepl.sync_state AS t WHERE t.sync_id = s.sync_id AND NOT t.opened) AS joins,
            p.worker AS pusher, r AS progress, ps AS peer_state,
            a.pids AS apply_pids, a.ended AS apply_ended,
@@ -93,7 +110,7 @@ CREATE VIEW mmrepl.peer_lag AS
                              ELSE (p.pusher).state END) AS state,
                greatest((p.pusher).last_good, (p.peer_state).last_good) AS last_good,
                greatest((p.pusher).last_error_at, (p.peer_state).last_bad) AS last_bad,
-               coalesce((p.pusher).last_error, (p.peer_state).last_error) AS last_error,
+               coalesce(p.halted, (p.pusher).last_error, (p.peer_state).last_error) AS last_error,
                CASE WHEN (p.pusher).pid IS NOT NULL AND (p.pusher).state IN ('good', 'pushing')
                     THEN coalesce((p.pusher).pending_since,
                                   CASE WHEN (p.pusher).state = 'good' THEN clock_timestamp() END) END AS behind_since,
@@ -113,7 +130,7 @@ CREATE VIEW mmrepl.peer_lag AS
                              ELSE 'good' END),
                CASE WHEN p.apply_pids IS NOT NULL THEN clock_timestamp()
                     ELSE greatest((p.progress).last_good, p.apply_ended) END,
-               NULL, NULL,
+               NULL, p.halted,
                CASE WHEN p.held IS NULL AND p.apply_pids IS NOT NULL AND NOT p.awaits_copy
                     THEN clock_timestamp() END,
                NULL, NULL,
@@ -251,7 +268,7 @@ COMMENT ON VIEW mmrepl.relgroups IS 'groups of tables and sequences; their membe
 
 -- Per table or sequence known to mmrepl: groups and syncs, and whether this db is a source of one of those.
 CREATE VIEW mmrepl._member AS
-    SELECT r.nspname, r.relname, r.kind, r.key_index, r.seq_mode, c.oid AS relid,
+    SELECT r.nspname, r.relname, r.kind, r.key_index, r.seq_mode, r.conflict_strategy, c.oid AS relid,
            ARRAY(SELECT m.relgroup FROM mmrepl.relgroup_rel AS m
                  WHERE m.nspname = r.nspname AND m.relname = r.relname ORDER BY 1) AS relgroups,
            ARRAY(SELECT s.name FROM mmrepl.relgroup_rel AS m JOIN mmrepl.sync AS s USING (relgroup)
@@ -274,7 +291,7 @@ COMMENT ON VIEW mmrepl._member IS 'for the views below';
 
 CREATE VIEW mmrepl.tables AS
     SELECT m.nspname AS schemaname, m.relname AS tablename, coalesce(m.key_index, k.indexname) AS key_index,
-           k.columns AS key_columns, m.relgroups, m.syncs,
+           k.columns AS key_columns, m.relgroups, m.syncs, mmrepl._strategy_text(m.conflict_strategy) AS conflict_strategy,
            CASE WHEN m.relid IS NULL THEN 'no such table here'
                 WHEN k.columns IS NULL THEN CASE WHEN m.key_index IS NULL THEN 'no primary key here'
                                                  ELSE 'no such index here' END
@@ -291,7 +308,7 @@ CREATE VIEW mmrepl.tables AS
     ORDER BY 1, 2;
 GRANT SELECT ON mmrepl.tables TO pg_monitor;
 COMMENT ON VIEW mmrepl.tables IS
-    'tables known to mmrepl: the unique index and the columns that identify their rows, where they belong, and what is wrong with them here (NULL: nothing)';
+    'tables known to mmrepl: the unique index and the columns that identify their rows, where they belong, a conflict strategy of their own, and what is wrong with them here (NULL: nothing)';
 
 CREATE VIEW mmrepl.sequences AS
     SELECT m.nspname AS schemaname, m.relname AS sequencename,
@@ -311,9 +328,10 @@ COMMENT ON VIEW mmrepl.sequences IS
 
 CREATE VIEW mmrepl.syncs AS
     SELECT s.name,
-           CASE WHEN l.stopped THEN 'stopped here' WHEN s.paused THEN 'paused' ELSE 'active' END AS state,
+           CASE WHEN l.stopped THEN 'stopped here' WHEN s.halted IS NOT NULL THEN 'halted: ' || s.halted
+                WHEN s.paused THEN 'paused' ELSE 'active' END AS state,
            s.relgroup, s.dbgroup, g.dbs, r.tables, r.sequences,
-           s.onetimecopy, s.conflict_strategy, s.on_error
+           s.onetimecopy, mmrepl._strategy_text(s.conflict_strategy) AS conflict_strategy, s.on_error
     FROM mmrepl.sync AS s
     JOIN mmrepl.dbgroups AS g ON g.name = s.dbgroup
     JOIN mmrepl.relgroups AS r ON r.name = s.relgroup
@@ -327,7 +345,7 @@ CREATE VIEW mmrepl.conflict_history AS
            c.conflict_type, c.resolution, c.local_row, c.remote_row,
            l.name AS local_db, mmrepl._version_time(c.local_ts) AS local_time,
            r.name AS remote_db, mmrepl._version_time(c.remote_ts) AS remote_time,
-           c.id
+           c.error, c.id
     FROM mmrepl.conflict_log AS c
     LEFT JOIN mmrepl.sync AS s ON s.sync_id = c.sync_id
     LEFT JOIN mmrepl.db AS l ON l.node_id = c.local_node
