@@ -69,7 +69,7 @@ SELECT setval('seq_t_id_seq', 600);
 SELECT mmrepl._sequence_apply('[]');
 SELECT nextval('seq_t_id_seq');
 
--- no room, no slot, two syncs that differ
+-- no room, no slot; in two syncs that differ the slot is the db's number
 ALTER SEQUENCE seq_small MAXVALUE 100;
 SELECT setval('seq_small', 92);
 UPDATE mmrepl.sync SET seq_step = 50;

@@ -32,6 +32,7 @@
 #include "node.h"
 #include "session.h"
 #include "shared.h"
+#include "topology.h"
 #include "wake.h"
 
 PG_FUNCTION_INFO_V1(mmrepl_start);
@@ -189,15 +190,12 @@ add_targets(List *targets, MmrSync *sync)
 {
 	ListCell   *lc;
 
-	if (sync->my_role != MMR_ROLE_SOURCE)
-		return targets;			/* nothing of it is changed here */
-
 	foreach(lc, sync->nodes)
 	{
 		MmrSyncNode *other = lfirst(lc);
 		Target	   *target;
 
-		if (other->node->id == mmr_membership_my_id())
+		if (!mmr_topology_links(sync, mmr_membership_my_id(), other->node->id))
 			continue;
 		target = palloc0(sizeof(Target));
 		target->sync_id = sync->id;
@@ -270,8 +268,7 @@ recheck_target(Target *target)
 
 	mmr_membership_refresh();
 	sync = mmr_membership_sync(target->sync_id);
-	if (sync == NULL || sync->my_role != MMR_ROLE_SOURCE ||
-		mmr_membership_sync_node(sync, target->node_id) == NULL)
+	if (sync == NULL || !mmr_topology_links(sync, mmr_membership_my_id(), target->node_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sync \"%s\" does not push to db \"%s\" any more",

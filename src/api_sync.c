@@ -118,7 +118,7 @@ settle_dbgroup(const char *sync, List *dbs, const char *dbgroup)
 
 /*
  * mmrepl.add_sync(name text, relgroup text, dbs text[], dbgroup text,
- * onetimecopy int4, conflict_strategy text, seq_step int4, on_error text)
+ * onetimecopy int4, conflict_strategy text, seq_step int4, on_error text, makedelta bool)
  */
 Datum
 mmrepl_add_sync(PG_FUNCTION_ARGS)
@@ -131,7 +131,8 @@ mmrepl_add_sync(PG_FUNCTION_ARGS)
 	const char *strategy = mmr_names_text(fcinfo, 5, "conflict_strategy");
 	int			seq_step = required_int(fcinfo, 6, "seq_step");
 	const char *on_error = mmr_names_text(fcinfo, 7, "on_error");
-	const char *args[7];
+	bool		makedelta = !PG_ARGISNULL(8) && PG_GETARG_BOOL(8);
+	const char *args[8];
 	List	   *ids;
 
 	check_onetimecopy(onetimecopy);
@@ -162,10 +163,11 @@ mmrepl_add_sync(PG_FUNCTION_ARGS)
 	args[4] = strategy;
 	args[5] = psprintf("%d", seq_step);
 	args[6] = on_error;
+	args[7] = makedelta ? "true" : "false";
 	mmr_sqlrun_exec("WITH id AS (UPDATE mmrepl.local_node SET next_sync_id = next_sync_id + 1"
 					" RETURNING next_sync_id - 1 AS sync_id)"
-					" INSERT INTO mmrepl.sync (sync_id, name, relgroup, dbgroup, onetimecopy, conflict_strategy, seq_step, since, on_error)"
-					" SELECT id.sync_id, $1, $2, $3, $4::int2, $5, $6::int4, -1, $7 FROM id", 7, args);
+					" INSERT INTO mmrepl.sync (sync_id, name, relgroup, dbgroup, onetimecopy, conflict_strategy, seq_step, since, on_error, makedelta)"
+					" SELECT id.sync_id, $1, $2, $3, $4::int2, $5, $6::int4, -1, $7, $8::bool FROM id", 8, args);
 	mmr_synccheck_require(name);
 	mmr_config_publish(ids);
 	PG_RETURN_VOID();

@@ -42,6 +42,7 @@
 #include "shared.h"
 #include "sweep.h"
 #include "target.h"
+#include "topology.h"
 #include "wire.h"
 
 PG_FUNCTION_INFO_V1(mmrepl_apply);
@@ -196,7 +197,6 @@ static MmrSync *
 apply_sync(int32 sync_id, int32 source)
 {
 	MmrSync    *sync;
-	MmrSyncNode *node;
 
 	if (sync_id != session.sync_id || source != session.source_node)
 		mmr_wire_corrupt("batch is not of the sync and source of the handshake");
@@ -205,9 +205,7 @@ apply_sync(int32 sync_id, int32 source)
 		session.versions_lost = true;
 	apply_regain_versions();
 	sync = mmr_membership_sync(sync_id);
-	node = sync ? mmr_membership_sync_node(sync, source) : NULL;
-	if (sync == NULL || sync->my_role == MMR_ROLE_NONE || node == NULL ||
-		node->role != MMR_ROLE_SOURCE)
+	if (sync == NULL || !mmr_topology_links(sync, source, mmr_membership_my_id()))
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_CONFIG),
 				 errmsg("sync %d does not replicate from node %d to here", sync_id, source)));
@@ -311,7 +309,7 @@ apply_relation(ApplyBatch *b, MmrReader *r)
 	t->number = d->number;
 	t->relid = member->relid;
 	t->key_index = member->key_index;
-	t->record_all = mmr_merge_records_all(b->merge.sync, member->relid);
+	mmr_merge_settle_recording(b->merge.sync, t);
 	/* a target writes nothing that others get: it takes what the sources decide */
 	t->strategy = b->merge.sync->my_role == MMR_ROLE_SOURCE ? member->strategy : NULL;
 	b->tables = lappend(b->tables, t);

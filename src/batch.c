@@ -14,8 +14,8 @@
  * A key that turns up in several chunks is sent several times, always with
  * the same row; its newest version is among the labels, so it ends with that.
  *
- * Invariant: every key with an entry authored here that S2 sees and S1 did not
- * is in the batch, and everything in it is as S2 sees it.
+ * Invariant: every key with an entry authored here, or handed on (forward.h), that S2 sees and
+ * S1 did not is in the batch, and everything in it is as S2 sees it.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -28,10 +28,11 @@
 
 #include "batch.h"
 #include "breaks.h"
+#include "forward.h"
 #include "guc.h"
 #include "outgoing.h"
-#include "progress.h"
 #include "seqcopy.h"
+#include "topology.h"
 #include "versions.h"
 
 /* Runs kept in memory, bytes; keys looked up and sent together. */
@@ -62,6 +63,7 @@ struct MmrBatch
 
 	const MmrPosition *from;
 	MmrPosition *to;
+	MmrForward	forward;		/* what of the log goes to the peer */
 	Snapshot	snapshot;
 	int64		undecided;
 	int64		pending;
@@ -87,6 +89,7 @@ typedef struct TableRef
 {
 	Oid			relid;			/* hash key */
 	MmrMember  *member;			/* NULL: not of this sync */
+	bool		truncated;		/* a TRUNCATE of it is to be sent */
 	uint64		looked_up;		/* batch in which that was found out */
 	MmrOutgoing out;
 } TableRef;
@@ -110,6 +113,7 @@ batch_table(MmrBatch *b, Oid relid)
 	{
 		t->looked_up = batch_number;
 		t->member = mmr_membership_table(b->sync, relid);
+		t->truncated = false;
 		t->out.number = 0;
 	}
 	return t;
@@ -129,20 +133,22 @@ batch_find_key(void *arg, Oid relid)
 	return key;
 }
 
-/* Changes of the run that this sync's peer is to get. */
+/* Changes of the run that this sync's peer is to get; notes which tables have a TRUNCATE. */
 static int
 batch_count(MmrBatch *b, MmrRun run)
 {
 	MmrChange	change;
 	TableRef   *t = NULL;
+	bool		hands_on = mmr_forward_run(&b->forward, &run);
 	int			n = 0;
 
 	while (mmr_changelog_next(&run, &change))
 	{
-		if (change.dot.node != b->my_node)
+		if (!mmr_forward_change(&b->forward, hands_on, &change))
 			continue;
 		if (t == NULL || t->relid != change.relid)
 			t = batch_table(b, change.relid);
+		t->truncated |= change.op == MMR_OP_TRUNCATE;
 		n += t->member != NULL;
 	}
 	return n;
@@ -223,6 +229,20 @@ mmr_batch_reset(MmrBatch *b)
 	mmr_seqcopy_forget();
 }
 
+/* What a large batch, or a large row, has taken. */
+static void
+batch_give_back(MmrBatch *b, StringInfo buf, int limit)
+{
+	MemoryContext old = MemoryContextSwitchTo(b->cxt);
+
+	if (buf->maxlen > limit)
+	{
+		pfree(buf->data);
+		initStringInfo(buf);
+	}
+	MemoryContextSwitchTo(old);
+}
+
 bool
 mmr_batch_prepare(MmrBatch *b, MmrSync *sync, const MmrPosition *from)
 {
@@ -239,27 +259,12 @@ mmr_batch_prepare(MmrBatch *b, MmrSync *sync, const MmrPosition *from)
 	b->stale = false;
 	b->ntables = 0;
 	resetStringInfo(&b->runs);
-	if (b->runs.maxlen > KEEP_BYTES / 8)
-	{
-		/* a large batch is over: give back what it took */
-		pfree(b->runs.data);
-		MemoryContextSwitchTo(b->cxt);
-		initStringInfo(&b->runs);
-		MemoryContextSwitchTo(b->batch_cxt);
-	}
-
-	if (b->frame.maxlen > 4 * mmr_guc_frame_size * 1024)
-	{
-		/* so is one very large row */
-		pfree(b->frame.data);
-		MemoryContextSwitchTo(b->cxt);
-		initStringInfo(&b->frame);
-		MemoryContextSwitchTo(b->batch_cxt);
-	}
-
+	batch_give_back(b, &b->runs, KEEP_BYTES / 8);
+	batch_give_back(b, &b->frame, 4 * mmr_guc_frame_size * 1024);
 	PushActiveSnapshot(GetLatestSnapshot());
 	b->snapshot = GetActiveSnapshot();
 	b->to = mmr_position_active();
+	mmr_forward_load(&b->forward, sync, b->peer);
 	b->undecided = mmr_versions_feed(b->versions, b->snapshot, b->to);
 	/* behind the snapshot: no row of the batch is ahead of its sequence */
 	b->sequences = mmr_seqcopy_values(b->sync_id);
@@ -286,15 +291,21 @@ mmr_batch_position(MmrBatch *b)
 	return b->to;
 }
 
+static void
+batch_start_frame(MmrBatch *b)
+{
+	resetStringInfo(&b->frame);
+	appendStringInfoChar(&b->frame, MMR_FRAME_MAGIC);
+	appendStringInfoChar(&b->frame, MMR_PROTOCOL_VERSION);
+	b->ts = 0;
+}
+
 /* Hands the frame over and starts the next. */
 static void
 batch_send(MmrBatch *b, bool last)
 {
 	b->sink(b->sink_arg, &b->frame, last);
-	resetStringInfo(&b->frame);
-	appendStringInfoChar(&b->frame, MMR_FRAME_MAGIC);
-	appendStringInfoChar(&b->frame, MMR_PROTOCOL_VERSION);
-	b->ts = 0;
+	batch_start_frame(b);
 }
 
 /* Newest version and dot known of the item's key (B4). */
@@ -374,6 +385,7 @@ chunk_add(MmrBatch *b, TableRef *t, MmrKey *key, const MmrChange *change)
 	int			slot = hash & (CHUNK_SLOTS - 1);
 	ChunkItem  *item;
 	char	   *bytes;
+	int			cmp;
 
 	for (; b->slots[slot] >= 0; slot = (slot + 1) & (CHUNK_SLOTS - 1))
 	{
@@ -381,11 +393,12 @@ chunk_add(MmrBatch *b, TableRef *t, MmrKey *key, const MmrChange *change)
 		if (item->hash != hash || item->table != &t->out ||
 			!mmr_key_equal(key, item->change.key, item->change.keylen, change->key, change->keylen))
 			continue;
-#ifndef MMR_BREAK_LABEL_FIRST
-		if (mmr_version_compare(&change->version, &item->change.version) > 0)
-#else
-		if (false)
+		cmp = mmr_version_compare(&change->version, &item->change.version);
+#ifdef MMR_BREAK_LABEL_FIRST
+		cmp = -1;
 #endif
+		/* what was recorded again with what spared it (M4) is news also to who wrote it */
+		if (cmp > 0 || (cmp == 0 && change->dot.node == b->my_node))
 		{
 			item->change.version = change->version;
 			item->change.dot = change->dot;
@@ -417,13 +430,15 @@ batch_run(void *arg, int segment, uint64 xid, const char *data, int len)
 	MmrChange	change;
 	TableRef   *t = NULL;
 	MmrKey	   *key = NULL;
+	bool		hands_on;
 
 	if (b->stale || mmr_position_covers(b->from, xid))
 		return;
 	mmr_changelog_open_run(&run, xid, data, len);
+	hands_on = mmr_forward_run(&b->forward, &run);
 	while (mmr_changelog_next(&run, &change))
 	{
-		if (change.dot.node != b->my_node || change.op == MMR_OP_TRUNCATE)
+		if (change.op == MMR_OP_TRUNCATE || !mmr_forward_change(&b->forward, hands_on, &change))
 			continue;
 		if (t == NULL || t->relid != change.relid)
 		{
@@ -468,10 +483,11 @@ batch_truncates(MmrBatch *b)
 		MmrState	state;
 
 		if (!OidIsValid(member->relid) ||
-			!mmr_versions_truncated(b->versions, member->relid, &state) ||
-			state.dot.node != b->my_node || mmr_position_covers(b->from, state.dot.xid))
+			!mmr_versions_truncated(b->versions, member->relid, &state))
 			continue;
 		t = batch_table(b, member->relid);
+		if (!t->truncated)
+			continue;
 		if (!mmr_outgoing_open(&t->out, member, b->snapshot))
 		{
 			b->stale = true;
@@ -489,33 +505,14 @@ batch_truncates(MmrBatch *b)
 	}
 }
 
-static void
-batch_sequences(MmrBatch *b)
-{
-	ListCell   *lc;
-
-	foreach(lc, b->sequences)
-	{
-		MmrSequenceValue *s = lfirst(lc);
-
-		appendStringInfoChar(&b->frame, MMR_REC_SEQUENCE);
-		mmr_append_string(&b->frame, s->nspname);
-		mmr_append_string(&b->frame, s->relname);
-		mmr_append_zigzag(&b->frame, s->value);
-		appendStringInfoChar(&b->frame, s->is_called);
-	}
-}
-
 /* The first record: what this batch is, and what its sender has applied (B5). */
 static void
 batch_head(MmrBatch *b)
 {
-	MmrContext *ctx = mmr_progress_context(b->sync_id);
+	MmrContext *ctx = mmr_topology_context(b->sync);
 
-	mmr_context_add(ctx, b->my_node, b->to);
-	resetStringInfo(&b->frame);
-	appendStringInfoChar(&b->frame, MMR_FRAME_MAGIC);
-	appendStringInfoChar(&b->frame, MMR_PROTOCOL_VERSION);
+	mmr_context_add(ctx, b->my_node, b->to, false);
+	batch_start_frame(b);
 	appendStringInfoChar(&b->frame, MMR_REC_BATCH);
 	mmr_append_varint(&b->frame, MMR_BATCH_CHANGES);
 	mmr_append_varint(&b->frame, b->sync_id);
@@ -523,7 +520,6 @@ batch_head(MmrBatch *b)
 	mmr_append_position(&b->frame, b->from);
 	mmr_append_position(&b->frame, b->to);
 	mmr_append_context(&b->frame, ctx);
-	b->ts = 0;
 }
 
 /* Changes, from the runs kept or by another scan of the log. */
@@ -575,7 +571,7 @@ mmr_batch_emit(MmrBatch *b, MmrFrameSink sink, void *arg)
 #endif
 	if (!b->stale)
 	{
-		batch_sequences(b);
+		mmr_seqcopy_append(b->sequences, &b->frame);
 		appendStringInfoChar(&b->frame, MMR_REC_END);
 		batch_send(b, true);
 	}

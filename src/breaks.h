@@ -19,6 +19,7 @@
 	defined(MMR_BREAK_RANK) ||			/* A5: the loser's delete is no newer than the loser */ \
 	defined(MMR_BREAK_TRUNCATE_ORDER) ||	/* A2: TRUNCATEs go behind the rows */ \
 	defined(MMR_BREAK_TRUNCATE_SPARE) ||	/* A2: a TRUNCATE spares nothing */ \
+	defined(MMR_BREAK_SPARED) ||	/* M4: what it spares does not go on with it */ \
 	defined(MMR_BREAK_CLOCK_TICK) ||	/* K1: the machine's clock is good enough */ \
 	defined(MMR_BREAK_CLOCK_FLOOR) ||	/* K2: nor is it raised after a restart */ \
 	defined(MMR_BREAK_FLUSH) ||			/* B3: WAL need not be on disk before it is sent */ \

@@ -5,7 +5,7 @@
  * Floor 2.  Writes mmrepl.log_N; reads MmrDatabase.current_segment.  Runs in
  * client backends (capture) and apply backends (record).
  *
- * A run: format version, flags, node (varint), time of the first change (8
+ * A run: format version, flags, node (varint), if recorded the sync by which it came (varint), time of the first change (8
  * bytes); then per change an op byte, the table's oid unless it is that of
  * the change before, the time as a difference to the one before, dot and
  * version node where flags say so, length of the key, key.  Runs are kept
@@ -58,6 +58,7 @@ struct MmrAppender
 {
 	int32		node;
 	bool		recorded;
+	int32		via;
 	uint64		xid;
 	Relation	rel;
 	int			segment;
@@ -253,12 +254,20 @@ append_start_run(MmrAppender *a, int64 ts)
 	*p++ = RUN_FORMAT;
 	*p++ = a->recorded ? RUN_RECORDED : 0;
 	p = mmr_put_varint(p, a->node);
+	if (a->recorded)
+		p = mmr_put_varint(p, a->via);
 	memcpy(p, &ts, sizeof(int64));
 	p += sizeof(int64);
 	a->run.len = p - a->run.data;
 	a->last_ts = ts;
 	a->last_relid = InvalidOid;
 	a->empty = false;
+}
+
+void
+mmr_changelog_via(MmrAppender *a, int32 sync_id)
+{
+	a->via = sync_id;
 }
 
 void
@@ -340,6 +349,7 @@ mmr_changelog_open_run(MmrRun *run, uint64 xid, const char *data, int len)
 	run->recorded = (flags & RUN_RECORDED) != 0;
 	run->has_truncate = (flags & RUN_HAS_TRUNCATE) != 0;
 	run->node = (int32) mmr_get_bounded(&run->r, PG_INT32_MAX, "node id is out of range");
+	run->via = run->recorded ? (int32) mmr_get_bounded(&run->r, PG_INT32_MAX, "sync is out of range") : 0;
 	memcpy(&run->ts, mmr_get_bytes(&run->r, sizeof(int64)), sizeof(int64));
 	run->relid = InvalidOid;
 }

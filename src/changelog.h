@@ -42,6 +42,7 @@ typedef struct MmrRun
 	MmrReader	r;
 	uint64		xid;			/* top-level transaction that appended it */
 	int32		node;			/* this node's id then */
+	int32		via;			/* recorded: the sync by which it came, 0: not known */
 	bool		recorded;		/* by apply: each change has its own dot */
 	bool		has_truncate;
 	int64		ts;
@@ -57,6 +58,8 @@ typedef struct MmrAppender MmrAppender;
  * top-level xid assigned.
  */
 extern MmrAppender *mmr_changelog_begin(int32 node, bool recorded);
+/* Recorded: what is added came by that sync. */
+extern void mmr_changelog_via(MmrAppender *a, int32 sync_id);
 extern void mmr_changelog_add(MmrAppender *a, const MmrChange *change);
 /* Writes what is left; the appender is gone. */
 extern void mmr_changelog_end(MmrAppender *a);

@@ -2,7 +2,7 @@
  * config.c
  *	  The configuration as one document that every db holds.
  *
- * Floor 4.
+ * Floor 5.
  * Reads and writes: local_node, db, dbgroup, dbgroup_db, rel, relgroup,
  * relgroup_rel, sync, progress, peer_state; on other dbs through
  * mmrepl._config_state, _config_document, _config_receive.

@@ -3,7 +3,7 @@
  *	  The configuration as one document that every db holds: who changes it
  *	  does so on all of them in one call.
  *
- * Floor 4 (calls attach and sequence).
+ * Floor 5 (calls attach and sequence).
  */
 #ifndef MMR_CONFIG_H
 #define MMR_CONFIG_H

@@ -18,7 +18,7 @@
 #include "sqlrun.h"
 
 #define ROLE_HINT \
-	"A db is a source (its changes go to the others, and it gets theirs) or a target (it only gets them)."
+	"A db is a source (its changes go to the others, and it gets theirs), a target (it only gets them), or the hub (a source by way of which all others exchange)."
 
 typedef struct Entry
 {
@@ -35,6 +35,8 @@ role_of(const char *word)
 	if (strcmp(word, "target") == 0 || strcmp(word, "slave") == 0 ||
 		strcmp(word, "replica") == 0)
 		return "target";
+	if (strcmp(word, "hub") == 0)
+		return "hub";
 	return NULL;
 }
 
@@ -61,11 +63,22 @@ parse_element(const char *element, bool first)
 	return entry;
 }
 
+static void
+require_one_hub(const char *hub, const char *db)
+{
+	if (hub[0] != '\0' && strcmp(hub, db) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("db \"%s\" cannot be a hub beside \"%s\"", db, hub),
+				 errhint("Give each hub a sync of its own, with makedelta, and join the hubs by a third one.")));
+}
+
 static List *
 parse(List *elements)
 {
 	List	   *entries = NIL;
 	bool		source = false;
+	const char *hub = "";
 	ListCell   *lc,
 			   *lo;
 
@@ -87,7 +100,12 @@ parse(List *elements)
 						 errmsg("db \"%s\" is named twice", entry->db),
 						 errhint("Name each db once, with one role.")));
 		}
-		source |= strcmp(entry->role, "source") == 0;
+		source |= strcmp(entry->role, "target") != 0;
+		if (strcmp(entry->role, "hub") == 0)
+		{
+			require_one_hub(hub, entry->db);
+			hub = entry->db;
+		}
 		entries = lappend(entries, entry);
 	}
 	if (!source)
@@ -116,10 +134,33 @@ store_one(const char *dbgroup, const char *db, const char *role)
 					" copy = CASE WHEN dbgroup_db.role = excluded.role THEN dbgroup_db.copy ELSE 0 END", 3, args);
 }
 
+static char *
+hub_of(const char *dbgroup)
+{
+	return mmr_sqlrun_text("SELECT coalesce((SELECT string_agg(d.name, ', ') FROM mmrepl.dbgroup_db g JOIN mmrepl.db d ON d.node_id = g.node_id"
+						   " WHERE g.dbgroup = $1 AND g.role = 'hub'), '')", 1, &dbgroup);
+}
+
+/*
+ * A sync cannot change its ways while it runs: what has been received before, and
+ * would have to be handed on now, is behind the positions already.
+ */
+static void
+require_same_hub(const char *dbgroup, const char *before)
+{
+	if (strcmp(before, hub_of(dbgroup)) != 0 &&
+		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.sync WHERE dbgroup = $1", 1, &dbgroup) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the hub of dbgroup \"%s\" cannot change while a sync uses it", dbgroup),
+				 errhint("Wait with mmrepl.wait_for_sync() on all dbs, remove the sync, and add it again.")));
+}
+
 void
 mmr_dblist_store(const char *dbgroup, List *elements)
 {
 	List	   *entries = parse(elements);
+	char	   *hub = hub_of(dbgroup);
 	ListCell   *lc;
 
 	/* those that go first, so that their places are free */
@@ -140,19 +181,24 @@ mmr_dblist_store(const char *dbgroup, List *elements)
 
 		store_one(dbgroup, entry->db, entry->role);
 	}
+	require_same_hub(dbgroup, hub);
 }
 
 void
 mmr_dblist_add(const char *dbgroup, const char *db, const char *role)
 {
 	const char *word = role_of(role);
+	char	   *hub = hub_of(dbgroup);
 
 	if (word == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown role \"%s\" of db \"%s\"", role, db),
 				 errhint(ROLE_HINT)));
+	if (strcmp(word, "hub") == 0)
+		require_one_hub(hub, db);
 	store_one(dbgroup, db, word);
+	require_same_hub(dbgroup, hub);
 }
 
 bool

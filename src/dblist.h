@@ -11,10 +11,10 @@
 
 /*
  * Makes the group's dbs what the list says.  elements: List of char *, each
- * `db` or `db:source` or `db:target`; without a role the first is a source
+ * `db` or `db:source`, `db:target`, `db:hub` (one at most); without a role the first is a source
  * and the others are targets.  A db that is in the group already keeps its
  * place (the slot of its sequences).  ERROR if one is unknown or named twice,
- * or there is no source.
+ * there is no source, or the hub of a sync would change.
  */
 extern void mmr_dblist_store(const char *dbgroup, List *elements);
 

@@ -2,7 +2,7 @@
  * halt.c
  *	  A sync stops by itself, on all its dbs, until somebody resumes it.
  *
- * Floor 5.
+ * Floor 6.
  * Reads and writes: sync, through the configuration's document.
  * Runs in: pushers, told by their peer (ERRCODE_MMR_HALTED).
  *

@@ -2,7 +2,7 @@
  * halt.h
  *	  A sync stops by itself, on all its dbs, until somebody resumes it.
  *
- * Floor 5.
+ * Floor 6.
  */
 #ifndef MMR_HALT_H
 #define MMR_HALT_H

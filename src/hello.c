@@ -36,6 +36,7 @@
 #include "progress.h"
 #include "shared.h"
 #include "sweep.h"
+#include "topology.h"
 
 PG_FUNCTION_INFO_V1(mmrepl_hello);
 PG_FUNCTION_INFO_V1(mmrepl_copy_filled);
@@ -64,7 +65,7 @@ hello_check(int32 sync_id, int32 node_id, int64 sysid, Oid dboid)
 	MmrNode    *node = mmr_membership_node(node_id);
 
 	if (sync == NULL || node == NULL || sync->my_role == MMR_ROLE_NONE ||
-		mmr_membership_sync_node(sync, node_id) == NULL)
+		!mmr_topology_links(sync, node_id, mmr_membership_my_id()))
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_CONFIG),
 				 errmsg("sync %d from node %d is not in the configuration here", sync_id, node_id)));

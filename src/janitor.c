@@ -23,6 +23,7 @@
 #include "membership.h"
 #include "node.h"
 #include "purge.h"
+#include "topology.h"
 #include "worker.h"
 
 /* Rounds while the log moves, while something waits in it, and otherwise (ms). */
@@ -93,7 +94,7 @@ look(Look *result, MemoryContext context)
 				MmrSyncNode *other = lfirst(lc2);
 				WantedPusher *wanted;
 
-				if (other->node->id == mmr_membership_my_id())
+				if (!mmr_topology_links(sync, mmr_membership_my_id(), other->node->id))
 					continue;
 				wanted = palloc(sizeof(WantedPusher));
 				wanted->sync_id = sync->id;

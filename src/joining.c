@@ -66,11 +66,12 @@ mmr_joining_settle(const char *dbgroup, int onetimecopy, const char *copy_from)
 	{
 		mmr_names_require("db", copy_from);
 		if (mmr_sqlrun_exec("SELECT 1 FROM mmrepl.dbgroup_db g JOIN mmrepl.db d ON d.node_id = g.node_id"
-							" WHERE g.dbgroup = $1 AND d.name = $2 AND g.role = 'source' AND g.since <> -1", 2, args) == 0)
+							" WHERE g.dbgroup = $1 AND d.name = $2 AND g.role <> 'target' AND g.since <> -1"
+							" AND (g.role = 'hub' OR NOT EXISTS (SELECT FROM mmrepl.dbgroup_db h WHERE h.dbgroup = $1 AND h.role = 'hub'))", 2, args) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("db \"%s\" cannot give the initial copy", copy_from),
-					 errhint("Name one that is a source of dbgroup \"%s\" already.", dbgroup)));
+					 errhint("Name one that is a source of dbgroup \"%s\" already; the hub, if it has one.", dbgroup)));
 	}
 	if (onetimecopy < 0)
 		forboth(lc, ids, lc2, names)

@@ -67,6 +67,7 @@ static struct
 	HTAB	   *watched;		/* Oids of relations whose change matters */
 	bool		watched_complete;
 	bool		registered;
+	uint64		changes;		/* grows when anything that is given out has changed */
 }			cache;
 
 static const char *const sql_local =
@@ -76,7 +77,7 @@ static const char *const sql_nodes =
 " FROM mmrepl.db ORDER BY node_id";
 static const char *const sql_syncs =
 "SELECT sync_id, name, relgroup, dbgroup, onetimecopy::int4, conflict_strategy,"
-" on_error, seq_step, paused, copy_round, halted,"
+" on_error, seq_step, paused, copy_round, halted, makedelta,"
 " EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND NOT t.opened)"
 " FROM mmrepl.sync s ORDER BY sync_id";
 static const char *const sql_sync_nodes =
@@ -234,7 +235,8 @@ read_syncs(Configuration *config, MemoryContext context)
 		sync->paused = DatumGetBool(get(i, 9));
 		sync->copy_round = DatumGetInt32(get(i, 10));
 		sync->halted = get_text(i, 11, context);
-		sync->joining = DatumGetBool(get(i, 12));
+		sync->makedelta = DatumGetBool(get(i, 12));
+		sync->joining = DatumGetBool(get(i, 13));
 		config->syncs = lappend(config->syncs, sync);
 		MemoryContextSwitchTo(old);
 	}
@@ -252,8 +254,11 @@ read_syncs(Configuration *config, MemoryContext context)
 		old = MemoryContextSwitchTo(context);
 		part = palloc0(sizeof(MmrSyncNode));
 		part->node = node;
-		part->role = strcmp(get_text(i, 3, context), "source") == 0 ?
-			MMR_ROLE_SOURCE : MMR_ROLE_TARGET;
+		part->role = strcmp(get_text(i, 3, context), "target") == 0 ?
+			MMR_ROLE_TARGET : MMR_ROLE_SOURCE;
+		part->hub = strcmp(get_text(i, 3, context), "hub") == 0;
+		if (part->hub)
+			sync->hub = part;
 		part->pos = DatumGetInt32(get(i, 4));
 		part->since = DatumGetInt64(get(i, 5));
 		sync->nodes = lappend(sync->nodes, part);
@@ -323,6 +328,7 @@ read_configuration(void)
 	cache.previous = cache.context;
 	cache.context = context;
 	cache.config = config;
+	cache.changes++;
 }
 
 /* ---- names to Oids ---- */
@@ -346,6 +352,7 @@ resolve_member(Member *member)
 		key_index = mmr_keyindex_find(relid, member->key_name);
 
 	changed = member->pub.relid != relid || member->pub.key_index != key_index;
+	cache.changes += changed;
 	member->pub.relid = relid;
 	member->pub.key_index = key_index;
 
@@ -439,6 +446,12 @@ mmr_membership_refresh(void)
 }
 
 /* ---- what is known ---- */
+
+uint64
+mmr_membership_changes(void)
+{
+	return cache.changes;
+}
 
 int32
 mmr_membership_my_id(void)

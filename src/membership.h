@@ -28,6 +28,7 @@ typedef struct MmrSyncNode
 {
 	MmrNode    *node;
 	MmrRole		role;
+	bool		hub;			/* a source by which all others hear of each other */
 	int			pos;			/* order of naming, from 1 */
 	int64		since;			/* which part of it in the sync this is: changes when it leaves and comes again */
 } MmrSyncNode;
@@ -53,8 +54,10 @@ typedef struct MmrSync
 	int			seq_step;
 	bool		paused;
 	char	   *halted;			/* why it has paused itself; NULL: it has not */
+	bool		makedelta;		/* what it brings to a db is handed on by that db's other syncs */
 	int			copy_round;		/* grows when a copy is asked for again */
 	List	   *nodes;			/* MmrSyncNode, by pos; includes this node */
+	MmrSyncNode *hub;			/* NULL: every source pushes to all */
 	MmrRole		my_role;		/* MMR_ROLE_NONE: this node has no part in it */
 	bool		joining;		/* this node has, but waits until all others know of it (join.h) */
 	List	   *tables;			/* MmrMember */
@@ -69,6 +72,9 @@ extern bool mmr_membership_refresh(void);
  * this transaction, and at its end.  No ERROR.
  */
 extern void mmr_membership_invalidate(void);
+
+/* Grows whenever something was reread and may be different: for who keeps what follows from it. */
+extern uint64 mmr_membership_changes(void);
 
 /* This node's id, 0 if it has none yet; and whether mmrepl.stop() stopped it here. */
 extern int32 mmr_membership_my_id(void);

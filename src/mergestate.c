@@ -26,6 +26,7 @@
 #include "guc.h"
 #include "mergestate.h"
 #include "rowerror.h"
+#include "topology.h"
 
 /* Each look waits for whoever was in the way: more are needed only if it never ends. */
 #define MAX_LOOKS	1000
@@ -41,29 +42,14 @@ mmr_merge_look_again(MmrMergeTable *table, int *looks)
 				 errhint("If nobody writes them: does a trigger that is enabled for replicas change the key?")));
 }
 
-/*
- * A source keeps what comes for any third db: should the author be lost, that
- * one hears of it from here (departed.h).  A target tells nobody: it needs to
- * compare what comes from several.
- */
-bool
-mmr_merge_records_all(MmrSync *sync, Oid relid)
+void
+mmr_merge_settle_recording(MmrSync *sync, MmrMergeTable *table)
 {
-	ListCell   *lc;
-	int			others = 0;
-
-	foreach(lc, sync->nodes)
-	{
-		MmrSyncNode *node = lfirst(lc);
-
-		if (node->node->id != mmr_membership_my_id() &&
-			(node->role == MMR_ROLE_SOURCE || sync->my_role == MMR_ROLE_SOURCE))
-			others++;
-	}
+	table->goes_on = mmr_topology_goes_on(sync, table->relid);
+	table->record_all = table->goes_on || mmr_topology_has_third(table->relid);
 #ifdef MMR_BREAK_RECORD
-	return false;
+	table->record_all = false;
 #endif
-	return others > 1 || list_length(mmr_membership_syncs_of_table(relid)) > 1;
 }
 
 bool
@@ -80,14 +66,17 @@ mmr_merge_hold_members(MmrMerge *m, List *tables)
 		return false;
 	now = mmr_membership_sync(old->id);
 	same = now != NULL && now->my_role == old->my_role && !now->joining &&
-		mmr_membership_is_source(now, m->source_node) &&
+		mmr_topology_links(now, m->source_node, mmr_membership_my_id()) &&
 		mmr_membership_sync_node(now, m->source_node)->since ==
 		mmr_membership_sync_node(old, m->source_node)->since;
 	foreach(lc, tables)
 	{
 		MmrMergeTable *t = lfirst(lc);
 
-		same = same && (t->record_all || !mmr_merge_records_all(now, t->relid));
+		MmrMergeTable wanted = *t;
+
+		mmr_merge_settle_recording(now, &wanted);
+		same = same && (t->record_all || !wanted.record_all) && (t->goes_on || !wanted.goes_on);
 	}
 	if (!same)
 		ereport(ERROR,
@@ -167,7 +156,10 @@ mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uin
 		return;
 	}
 	if (m->appender == NULL)
+	{
 		m->appender = mmr_changelog_begin(m->my_node, true);
+		mmr_changelog_via(m->appender, m->sync->id);
+	}
 	mmr_changelog_add(m->appender, change);
 	mmr_versions_add(m->versions, table->key, hash, change);
 }

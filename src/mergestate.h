@@ -26,7 +26,8 @@ typedef struct MmrMergeTable
 	MmrRowFormat *format;		/* NULL: the sender's columns do not fit, see misfit */
 	MmrRowDescription *description; /* as it came */
 	ErrorData  *misfit;
-	bool		record_all;		/* A4: more than one other node can change it */
+	bool		record_all;		/* A4: more than one other node can change it, or it is handed on */
+	bool		goes_on;		/* handed on: what a TRUNCATE spares has to go with it (M4) */
 	const MmrStrategy *strategy;	/* of its conflicts; NULL: latest */
 	struct MmrMergeFn *mergefn; /* opened when it is needed; in batch_cxt */
 	bool		told;			/* that it failed */
@@ -92,8 +93,8 @@ extern void mmr_merge_flush(MmrMerge *m);
  */
 extern bool mmr_merge_hold_members(MmrMerge *m, List *tables);
 
-/* A4: can anybody but the sender lack what comes of the table, and hear of it from here? */
-extern bool mmr_merge_records_all(MmrSync *sync, Oid relid);
+/* A4: can anybody but the sender lack what comes of the table, and hear of it from here? Sets both flags. */
+extern void mmr_merge_settle_recording(MmrSync *sync, MmrMergeTable *table);
 
 /* Looks at one version time that came: K3, clock, highest. */
 extern void mmr_merge_see(MmrMerge *m, int64 ts);

@@ -50,6 +50,67 @@ mmr_position_equal(const MmrPosition *a, const MmrPosition *b)
 		memcmp(a->xip, b->xip, sizeof(uint64) * a->nxip) == 0;
 }
 
+/* A position with room for so many running ones, none yet. */
+static MmrPosition *
+position_make(uint64 xmax, int nxip)
+{
+	MmrPosition *pos = palloc(offsetof(MmrPosition, xip) + sizeof(uint64) * nxip);
+
+	pos->xmax = xmax;
+	pos->nxip = 0;
+	return pos;
+}
+
+static const MmrPosition *
+position_made(MmrPosition *pos)
+{
+	pos->xmin = pos->nxip > 0 ? pos->xip[0] : pos->xmax;
+	return pos;
+}
+
+const MmrPosition *
+mmr_position_union(const MmrPosition *a, const MmrPosition *b)
+{
+	MmrPosition *pos;
+
+	if (a == NULL || b == NULL || mmr_position_equal(a, b))
+		return a ? a : b;
+	if (a->xmax > b->xmax)
+		return mmr_position_union(b, a);
+	/* neither covers what runs in the later one and is not over in the other */
+	pos = position_make(b->xmax, b->nxip);
+	for (int i = 0; i < b->nxip; i++)
+		if (!mmr_position_covers(a, b->xip[i]))
+			pos->xip[pos->nxip++] = b->xip[i];
+	return position_made(pos);
+}
+
+const MmrPosition *
+mmr_position_intersect(const MmrPosition *a, const MmrPosition *b)
+{
+	MmrPosition *pos;
+	int			i = 0,
+				j = 0;
+
+	if (a == NULL || b == NULL)
+		return NULL;
+	if (mmr_position_equal(a, b))
+		return a;
+	pos = position_make(Min(a->xmax, b->xmax), a->nxip + b->nxip);
+	while (i < a->nxip || j < b->nxip)
+	{
+		uint64		x;
+
+		if (j == b->nxip || (i < a->nxip && a->xip[i] <= b->xip[j]))
+			x = a->xip[i++];
+		else
+			x = b->xip[j++];
+		if (x < pos->xmax && (pos->nxip == 0 || pos->xip[pos->nxip - 1] != x))
+			pos->xip[pos->nxip++] = x;
+	}
+	return position_made(pos);
+}
+
 MmrPosition *
 mmr_position_active(void)
 {
@@ -106,18 +167,26 @@ mmr_position_copy(const MmrPosition *pos, MemoryContext cxt)
 	return copy;
 }
 
-const MmrPosition *
-mmr_context_position(const MmrContext *ctx, int32 node)
+const MmrContextEntry *
+mmr_context_find(const MmrContext *ctx, int32 node)
 {
 	if (ctx != NULL)
 		for (int i = 0; i < ctx->n; i++)
 			if (ctx->entries[i].node == node)
-				return ctx->entries[i].position;
+				return &ctx->entries[i];
 	return NULL;
 }
 
+const MmrPosition *
+mmr_context_position(const MmrContext *ctx, int32 node)
+{
+	const MmrContextEntry *e = mmr_context_find(ctx, node);
+
+	return e != NULL ? e->position : NULL;
+}
+
 void
-mmr_context_add(MmrContext *ctx, int32 node, MmrPosition *position)
+mmr_context_add(MmrContext *ctx, int32 node, const MmrPosition *position, bool carried)
 {
 	if (position == NULL)
 		return;
@@ -127,5 +196,6 @@ mmr_context_add(MmrContext *ctx, int32 node, MmrPosition *position)
 		ctx->entries = repalloc(ctx->entries, sizeof(MmrContextEntry) * (ctx->n + 1));
 	ctx->entries[ctx->n].node = node;
 	ctx->entries[ctx->n].position = position;
+	ctx->entries[ctx->n].carried = carried;
 	ctx->n++;
 }

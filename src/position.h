@@ -29,6 +29,10 @@ extern bool mmr_position_equal(const MmrPosition *a, const MmrPosition *b);
 /* Position of the active snapshot; palloc'd. */
 extern MmrPosition *mmr_position_active(void);
 
+/* What either covers; what both cover. NULL covers nothing; palloc'd unless it is one of the two. */
+extern const MmrPosition *mmr_position_union(const MmrPosition *a, const MmrPosition *b);
+extern const MmrPosition *mmr_position_intersect(const MmrPosition *a, const MmrPosition *b);
+
 /* From and to a Datum of type pg_snapshot; palloc'd. */
 extern MmrPosition *mmr_position_from_datum(Datum snapshot);
 extern Datum mmr_position_to_datum(const MmrPosition *pos);
@@ -40,7 +44,8 @@ extern MmrPosition *mmr_position_copy(const MmrPosition *pos, MemoryContext cxt)
 typedef struct MmrContextEntry
 {
 	int32		node;
-	MmrPosition *position;
+	bool		carried;		/* whoever tells this hands on all that it has of that node */
+	const MmrPosition *position;
 } MmrContextEntry;
 
 typedef struct MmrContext
@@ -49,10 +54,13 @@ typedef struct MmrContext
 	MmrContextEntry *entries;
 } MmrContext;
 
+/* The entry of that node; NULL if there is none (or the context is NULL). */
+extern const MmrContextEntry *mmr_context_find(const MmrContext *ctx, int32 node);
+
 /* Position of that node in the context, NULL if it has none (or the context is NULL). */
 extern const MmrPosition *mmr_context_position(const MmrContext *ctx, int32 node);
 
 /* Adds an entry; position may be NULL (nothing is added then). */
-extern void mmr_context_add(MmrContext *ctx, int32 node, MmrPosition *position);
+extern void mmr_context_add(MmrContext *ctx, int32 node, const MmrPosition *position, bool carried);
 
 #endif							/* MMR_POSITION_H */

@@ -309,7 +309,7 @@ mmr_progress_context(int32 sync_id)
 	{
 		MmrProgress *p = lfirst(lc);
 
-		mmr_context_add(ctx, p->source_node, p->position);
+		mmr_context_add(ctx, p->source_node, p->position, false);
 	}
 	return ctx;
 }

@@ -38,6 +38,7 @@
 #include "peerstate.h"
 #include "rowerror.h"
 #include "setback.h"
+#include "topology.h"
 #include "transport.h"
 #include "worker.h"
 
@@ -105,15 +106,14 @@ static MmrSync *
 pusher_sync(Pusher *p)
 {
 	MmrSync    *sync;
-	MmrSyncNode *node;
 	bool		refreshed;
 
 	if (!mmr_worker_hold_extension())
 		mmr_worker_leave();
 	refreshed = mmr_membership_refresh();
 	sync = mmr_membership_sync(p->sync_id);
-	node = sync ? mmr_membership_sync_node(sync, p->peer) : NULL;
-	if (node == NULL || sync->my_role != MMR_ROLE_SOURCE || mmr_membership_stopped())
+	if (sync == NULL || !mmr_topology_links(sync, mmr_membership_my_id(), p->peer) ||
+		mmr_membership_stopped())
 		mmr_worker_leave();
 	if (refreshed || !p->looked)
 		pusher_look_at_members(p, sync);

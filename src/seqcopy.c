@@ -30,6 +30,7 @@
 #include "seqvalue.h"
 #include "session.h"
 #include "shared.h"
+#include "wire.h"
 
 #define SEQCOPY_ALL_MS	60000	/* all values are given again so often */
 
@@ -40,7 +41,7 @@ static const char *const sql_members =
 " JOIN mmrepl.rel r ON r.nspname = g.nspname AND r.relname = g.relname"
 " WHERE s.sync_id = $1 AND r.kind = 'S'"
 " AND coalesce(r.seq_mode, CASE WHEN (SELECT count(*) FROM mmrepl.dbgroup_db d"
-" WHERE d.dbgroup = s.dbgroup AND d.role = 'source') > 1 THEN 'interleave' ELSE 'copy' END) = 'copy'"
+" WHERE d.dbgroup = s.dbgroup AND d.role <> 'target') > 1 THEN 'interleave' ELSE 'copy' END) = 'copy'"
 " ORDER BY 1, 2";
 
 typedef struct SeqcopyMember
@@ -99,6 +100,23 @@ mmr_seqcopy_values(int32 sync_id)
 		result = lappend(result, out);
 	}
 	return result;
+}
+
+void
+mmr_seqcopy_append(List *values, StringInfo frame)
+{
+	ListCell   *lc;
+
+	foreach(lc, values)
+	{
+		MmrSequenceValue *s = lfirst(lc);
+
+		appendStringInfoChar(frame, MMR_REC_SEQUENCE);
+		mmr_append_string(frame, s->nspname);
+		mmr_append_string(frame, s->relname);
+		mmr_append_zigzag(frame, s->value);
+		appendStringInfoChar(frame, s->is_called);
+	}
 }
 
 void

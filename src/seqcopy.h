@@ -9,6 +9,7 @@
 #define MMR_SEQCOPY_H
 
 #include "mmrepl.h"
+#include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
 
 /* One value of a sequence in copy mode. */
@@ -42,5 +43,8 @@ extern void mmr_seqcopy_forget(void);
  */
 extern bool mmr_seqcopy_advance(int32 sync_id, const char *nspname, const char *relname,
 								int64 value, bool is_called);
+
+/* Appends MMR_REC_SEQUENCE for each of the values (MmrSequenceValue). */
+extern void mmr_seqcopy_append(List *values, StringInfo frame);
 
 #endif							/* MMR_SEQCOPY_H */

@@ -23,22 +23,26 @@
 #include "seqplan.h"
 #include "seqvalue.h"
 
-/* What has to be interleaved here (nothing if $1), and what is now. */
+/*
+ * What has to be interleaved here (nothing if $1), and what is now.  A sequence of
+ * several syncs may meet values of dbs that are not in a sync with this one: its
+ * slots are the dbs' numbers, which are no other's anywhere.
+ */
 static const char *const sql_plan =
-"WITH wanted AS (SELECT i.nspname, i.relname,"
-" string_agg('\"' || i.sync || '\"', ', ' ORDER BY i.sync) AS syncs,"
-" min(i.seq_step) AS step, max(i.seq_step) AS max_step, min(i.pos) AS pos, max(i.pos) AS max_pos"
-" FROM (" MMR_SEQPLAN_SQL ") i JOIN mmrepl.local_node l ON l.node_id = i.node_id"
-" WHERE NOT $1 GROUP BY i.nspname, i.relname)"
+"WITH held AS (" MMR_SEQPLAN_SQL "), wanted AS (SELECT i.nspname, i.relname,"
+" string_agg('\"' || i.sync || '\"', ', ' ORDER BY i.sync) FILTER (WHERE l.node_id IS NOT NULL) AS syncs,"
+" max(i.seq_step) AS step,"
+" CASE WHEN count(DISTINCT i.sync) > 1 THEN max(l.node_id) ELSE max(i.pos) FILTER (WHERE l.node_id IS NOT NULL) END AS pos"
+" FROM held i LEFT JOIN mmrepl.local_node l ON l.node_id = i.node_id"
+" WHERE NOT $1 GROUP BY i.nspname, i.relname HAVING count(l.node_id) > 0)"
 " SELECT coalesce(w.nspname, q.nspname)::text, coalesce(w.relname, q.relname)::text, w.syncs,"
-" w.step, w.max_step, w.pos, w.max_pos,"
+" w.step, w.pos,"
 " q.old_increment, q.old_start, q.old_min, q.old_max"
 " FROM wanted w FULL JOIN mmrepl.sequence_state q ON q.nspname = w.nspname AND q.relname = w.relname"
 " ORDER BY 1, 2";
 
 static MmrSeqPlan *seqplan_item(HeapTuple row, TupleDesc desc);
-static void seqplan_check_syncs(const MmrSeqPlan *item, const char *syncs, int64 max_step,
-								int64 pos, int64 max_pos);
+static void seqplan_check_room(const MmrSeqPlan *item, const char *syncs);
 static void seqplan_shape(MmrSeqPlan *item);
 
 List *
@@ -68,23 +72,23 @@ seqplan_item(HeapTuple row, TupleDesc desc)
 {
 	MmrSeqPlan    *item = palloc0(sizeof(MmrSeqPlan));
 	char	   *syncs = SPI_getvalue(row, desc, 3);
-	Datum		v[12];
-	bool		n[12];
+	Datum		v[10];
+	bool		n[10];
 	Oid			nsp;
 
-	for (int i = 4; i <= 11; i++)
+	for (int i = 4; i <= 9; i++)
 		v[i] = SPI_getbinval(row, desc, i, &n[i]);
 	item->nspname = pstrdup(SPI_getvalue(row, desc, 1));
 	item->relname = pstrdup(SPI_getvalue(row, desc, 2));
 	item->name = pstrdup(quote_qualified_identifier(item->nspname, item->relname));
 	item->wanted = (syncs != NULL);
-	item->has_state = !n[8];
+	item->has_state = !n[6];
 	if (item->has_state)
 	{
-		item->old_increment = DatumGetInt64(v[8]);
-		item->old_start = DatumGetInt64(v[9]);
-		item->old_min = DatumGetInt64(v[10]);
-		item->old_max = DatumGetInt64(v[11]);
+		item->old_increment = DatumGetInt64(v[6]);
+		item->old_start = DatumGetInt64(v[7]);
+		item->old_min = DatumGetInt64(v[8]);
+		item->old_max = DatumGetInt64(v[9]);
 	}
 	nsp = get_namespace_oid(item->nspname, true);
 	item->relid = OidIsValid(nsp) ? get_relname_relid(item->relname, nsp) : InvalidOid;
@@ -93,8 +97,8 @@ seqplan_item(HeapTuple row, TupleDesc desc)
 	if (item->wanted)
 	{
 		item->step = DatumGetInt32(v[4]);
-		item->slot = DatumGetInt32(v[6]);
-		seqplan_check_syncs(item, syncs, DatumGetInt32(v[5]), item->slot, DatumGetInt32(v[7]));
+		item->slot = DatumGetInt32(v[5]);
+		seqplan_check_room(item, syncs);
 	}
 	if (OidIsValid(item->relid))
 		seqplan_shape(item);
@@ -102,19 +106,13 @@ seqplan_item(HeapTuple row, TupleDesc desc)
 }
 
 static void
-seqplan_check_syncs(const MmrSeqPlan *item, const char *syncs, int64 max_step, int64 pos, int64 max_pos)
+seqplan_check_room(const MmrSeqPlan *item, const char *syncs)
 {
-	if (item->step != max_step || pos != max_pos)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("sequence %s is in syncs that interleave it differently", item->name),
-				 errdetail("The syncs are %s.", syncs),
-				 errhint("Let them have one dbgroup and one seq_step, or take the sequence out of one of them.")));
-	if (pos > item->step)
+	if (item->slot > item->step)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sync %s has more dbs than its sequences have room for", syncs),
-				 errdetail("This db is number " INT64_FORMAT ", and seq_step is " INT64_FORMAT ".", pos, item->step),
+				 errdetail("This db is number " INT64_FORMAT ", and seq_step is " INT64_FORMAT ".", item->slot, item->step),
 				 errhint("Raise seq_step of the sync.")));
 }
 

@@ -18,7 +18,7 @@
 	" JOIN mmrepl.relgroup_rel g ON g.relgroup = s.relgroup" \
 	" JOIN mmrepl.rel r ON r.nspname = g.nspname AND r.relname = g.relname" \
 	" WHERE r.kind = 'S' AND coalesce(r.seq_mode, CASE WHEN (SELECT count(*)" \
-	" FROM mmrepl.dbgroup_db x WHERE x.dbgroup = s.dbgroup AND x.role = 'source') > 1" \
+	" FROM mmrepl.dbgroup_db x WHERE x.dbgroup = s.dbgroup AND x.role <> 'target') > 1" \
 	" THEN 'interleave' ELSE 'copy' END) = 'interleave'"
 
 /* One sequence of this database that is, or has to be, interleaved. */

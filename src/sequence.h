@@ -7,7 +7,8 @@
  *
  * A sequence is interleaved here when a sync in which this database has a
  * part holds it, and rel.seq_mode says 'interleave', or says nothing and the
- * sync has two sources or more.  Slot: dbgroup_db.pos; step: sync.seq_step.
+ * sync has two sources or more.  Slot: dbgroup_db.pos; step: sync.seq_step.  If
+ * it is in several such syncs: the node's id; the greatest step.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_SEQUENCE_H
@@ -32,7 +33,7 @@
  * a db of its sync is neither here nor in node_ids is an ERROR; one that has
  * to be restored is not.  Idempotent; what is right already is not touched.
  * Needs a transaction, uses SPI.  ERROR too: more dbs than seq_step, no room
- * left below the sequence's limit, a sequence in two syncs that disagree.
+ * left below the sequence's limit.
  */
 extern void mmr_sequence_settle(List *links, List *node_ids);
 

@@ -3,7 +3,7 @@
  *	  How many workers the configuration needs here, and whether the server
  *	  has room for them.
  *
- * Floor 3.
+ * Floor 4.
  * Reads: membership, shared memory, settings.
  * Runs in: backends that configure, here and as asked by another db.
  *
@@ -21,20 +21,19 @@
 #include "membership.h"
 #include "shared.h"
 #include "slots.h"
+#include "topology.h"
 
 int
 mmr_slots_pushers(void)
 {
 	int			pushers = 0;
-	ListCell   *lc;
+	ListCell   *lc,
+			   *ln;
 
 	foreach(lc, mmr_membership_syncs())
-	{
-		MmrSync    *sync = lfirst(lc);
-
-		if (sync->my_role == MMR_ROLE_SOURCE)
-			pushers += list_length(sync->nodes) - 1;
-	}
+		foreach(ln, ((MmrSync *) lfirst(lc))->nodes)
+			pushers += mmr_topology_links(lfirst(lc), mmr_membership_my_id(),
+										  ((MmrSyncNode *) lfirst(ln))->node->id);
 	return pushers;
 }
 
@@ -47,20 +46,9 @@ apply_sessions(void)
 			   *ln;
 
 	foreach(lc, mmr_membership_syncs())
-	{
-		MmrSync    *sync = lfirst(lc);
-
-		if (sync->my_role == MMR_ROLE_NONE)
-			continue;
-		foreach(ln, sync->nodes)
-		{
-			MmrSyncNode *part = lfirst(ln);
-
-			if (part->role == MMR_ROLE_SOURCE &&
-				part->node->id != mmr_membership_my_id())
-				sessions++;
-		}
-	}
+		foreach(ln, ((MmrSync *) lfirst(lc))->nodes)
+			sessions += mmr_topology_links(lfirst(lc), ((MmrSyncNode *) lfirst(ln))->node->id,
+										   mmr_membership_my_id());
 	return sessions;
 }
 

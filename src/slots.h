@@ -3,7 +3,7 @@
  *	  How many workers the configuration needs here, and whether the server
  *	  has room for them.
  *
- * Floor 3.
+ * Floor 4.
  */
 #ifndef MMR_SLOTS_H
 #define MMR_SLOTS_H

@@ -2,17 +2,19 @@
  * stability.c
  *	  Which entries of the change log are stable (P1).
  *
- * Floor 3.  Reads mmrepl.progress and mmrepl.peer_state.  Runs in the janitor.
+ * Floor 4.  Reads mmrepl.progress and mmrepl.peer_state.  Runs in the janitor.
  *
  * An entry matters as long as a peer may still send, or has to be sent, an
  * older state of its key.  Of a peer that is a source that is over when a
  * batch of its own has told that it had the entry when it sent it: the context
- * that came with its last batch covers the entry's dot.  A peer that is only a
- * target sends nothing: what it has acknowledged is enough, and concerns
- * only a node that pushes to it.
+ * that came with its last batch covers the entry's dot, or, if this node hands the
+ * entry on to it, the transaction here that holds it.  Of a peer that sends
+ * nothing here what it has acknowledged is enough, and it concerns only a node
+ * that pushes to it.
  *
- * An entry of an author who is no source of the sync (any more) is delivered
- * by nobody: no context will ever cover it, and nobody is waited for.
+ * An entry that cannot come to a peer by any way (its author is no source any more,
+ * or nobody hands it on) will never be covered by what that peer says: it is
+ * not waited for.
  *
  * Invariant: once stable, always stable, as long as the configuration stays.
  *-------------------------------------------------------------------------
@@ -34,6 +36,7 @@
 #include "position.h"
 #include "progress.h"
 #include "stability.h"
+#include "topology.h"
 
 /* Columns of mmrepl.peer_state that are read, as src/schema/10_catalog.sql makes them. */
 #define COL_PEER_SYNC	1
@@ -43,17 +46,27 @@
 typedef struct Peer
 {
 	int32		node;
-	bool		source;
-	MmrContext *context;		/* source: as received with its last batch */
-	MmrPosition *acked;			/* target: of this node */
+	bool		sends;			/* to here */
+	bool		receives;		/* from here */
+	MmrContext *context;		/* if it sends: as received with its last batch */
+	MmrPosition *acked;			/* of this node */
 } Peer;
 
-/* A sync in which this node has a part. */
+/* To whom an author's changes come. */
+typedef struct Author
+{
+	int32		node;
+	Bitmapset  *reached;		/* peers, by place */
+} Author;
+
+/* A sync in which this node has a part, for those of its tables that are in the same other syncs. */
 typedef struct Rule
 {
 	MmrSync    *sync;
+	const Bitmapset *ways;
 	int			npeers;
 	Peer	   *peers;
+	List	   *authors;		/* Author, as they turn up */
 } Rule;
 
 typedef struct TableRules
@@ -67,11 +80,12 @@ struct MmrStability
 	int			nrules;
 	Rule	   *rules;
 	HTAB	   *tables;
+	MemoryContext cxt;
 
 	/* the dot looked at last: the rules under which it is not stable */
-	int32		author;
-	uint64		dot_xid;
+	MmrDot		dot;
 	uint64		run_xid;
+	int32		via;
 	Bitmapset  *unstable;
 	MmrHold    *holds;			/* by rule: the peer it waits for */
 };
@@ -108,6 +122,7 @@ static void
 load_peers(Rule *rule)
 {
 	List	   *progress = mmr_progress_list(rule->sync->id);
+	int32		me = mmr_membership_my_id();
 	ListCell   *lc,
 			   *lc2;
 
@@ -117,11 +132,12 @@ load_peers(Rule *rule)
 		MmrSyncNode *part = lfirst(lc);
 		Peer	   *peer = &rule->peers[rule->npeers];
 
-		if (part->node->id == mmr_membership_my_id())
+		peer->node = part->node->id;
+		peer->sends = mmr_topology_links(rule->sync, peer->node, me);
+		peer->receives = mmr_topology_links(rule->sync, me, peer->node);
+		if (!peer->sends && !peer->receives)
 			continue;
 		rule->npeers++;
-		peer->node = part->node->id;
-		peer->source = part->role == MMR_ROLE_SOURCE;
 		foreach(lc2, progress)
 		{
 			MmrProgress *p = lfirst(lc2);
@@ -132,13 +148,33 @@ load_peers(Rule *rule)
 	}
 }
 
-/* Notes for each member of the sync that this rule holds for it. */
+/* The rule of that sync for tables that are in these syncs. */
+static int
+find_rule(MmrStability *st, MmrSync *sync, const Bitmapset *ways)
+{
+	Rule	   *rule;
+
+	for (int i = 0; i < st->nrules; i++)
+		if (st->rules[i].sync == sync && bms_equal(st->rules[i].ways, ways))
+			return i;
+	/* room for the next power of two */
+	if ((st->nrules & (st->nrules - 1)) == 0)
+		st->rules = repalloc(st->rules, sizeof(Rule) * Max(1, 2 * st->nrules));
+	rule = &st->rules[st->nrules];
+	memset(rule, 0, sizeof(Rule));
+	rule->sync = sync;
+	rule->ways = ways;
+	load_peers(rule);
+	return st->nrules++;
+}
+
+/* Notes for each member of the sync which rule holds for it. */
 static void
-load_tables(MmrStability *st, int rule)
+load_tables(MmrStability *st, MmrSync *sync)
 {
 	ListCell   *lc;
 
-	foreach(lc, st->rules[rule].sync->tables)
+	foreach(lc, sync->tables)
 	{
 		MmrMember  *member = lfirst(lc);
 		TableRules *t;
@@ -149,7 +185,7 @@ load_tables(MmrStability *st, int rule)
 		t = hash_search(st->tables, &member->relid, HASH_ENTER, &found);
 		if (!found)
 			t->rules = NULL;
-		t->rules = bms_add_member(t->rules, rule);
+		t->rules = bms_add_member(t->rules, find_rule(st, sync, mmr_topology_ways(member->relid)));
 	}
 }
 
@@ -165,56 +201,76 @@ mmr_stability_load(void)
 	ctl.entrysize = sizeof(TableRules);
 	ctl.hcxt = CurrentMemoryContext;
 	st->tables = hash_create("mmrepl stability", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	st->rules = palloc0(sizeof(Rule) * Max(1, list_length(syncs)));
-	st->holds = palloc0(sizeof(MmrHold) * Max(1, list_length(syncs)));
+	st->cxt = CurrentMemoryContext;
+	st->rules = palloc(sizeof(Rule));
 	foreach(lc, syncs)
 	{
 		MmrSync    *sync = lfirst(lc);
 
-		if (sync->my_role == MMR_ROLE_NONE || sync->joining)
-			continue;
-		st->rules[st->nrules].sync = sync;
-		load_peers(&st->rules[st->nrules]);
-		load_tables(st, st->nrules);
-		st->nrules++;
+		if (sync->my_role != MMR_ROLE_NONE && !sync->joining)
+			load_tables(st, sync);
 	}
+	st->holds = palloc0(sizeof(MmrHold) * Max(1, st->nrules));
 	load_acknowledged(st);
 	return st;
 }
 
+/* Do the author's changes come to that peer at all? */
 static bool
-is_source(MmrSync *sync, int32 node)
+is_reached(MmrStability *st, Rule *rule, int32 author, int peer)
 {
-	MmrSyncNode *part = mmr_membership_sync_node(sync, node);
+	MemoryContext old;
+	ListCell   *lc;
+	Author	   *a;
 
-	return part != NULL && part->role == MMR_ROLE_SOURCE;
+	foreach(lc, rule->authors)
+	{
+		a = lfirst(lc);
+		if (a->node == author)
+			return bms_is_member(peer, a->reached);
+	}
+	old = MemoryContextSwitchTo(st->cxt);
+	a = palloc0(sizeof(Author));
+	a->node = author;
+	for (int i = 0; i < rule->npeers; i++)
+		if (mmr_topology_reaches(rule->ways, author, rule->peers[i].node))
+			a->reached = bms_add_member(a->reached, i);
+	rule->authors = lappend(rule->authors, a);
+	MemoryContextSwitchTo(old);
+	return bms_is_member(peer, a->reached);
+}
+
+/* Is the peer known to have it, or sure never to get it? */
+static bool
+peer_has(MmrStability *st, Rule *rule, int i, const MmrDot *dot, uint64 run_xid, int32 via)
+{
+	const Peer *peer = &rule->peers[i];
+	int32		me = mmr_membership_my_id();
+
+#ifdef MMR_BREAK_PURGE_ON_ACK
+	if (dot->node == me)
+		return mmr_position_covers(peer->acked, run_xid);
+#endif
+	if (!peer->sends)
+		return mmr_position_covers(peer->acked, run_xid);
+	if (mmr_position_covers(mmr_context_position(peer->context, dot->node), dot->xid))
+		return true;
+	/* handed on by us: it has what came before this of us */
+	if (peer->receives && (dot->node == me || mmr_topology_hands_on(rule->sync, via, me)))
+		return mmr_position_covers(mmr_context_position(peer->context, me), run_xid);
+	return !is_reached(st, rule, dot->node, i);
 }
 
 /* P1 for one sync. */
 static bool
-rule_says_stable(const Rule *rule, int32 author, uint64 dot_xid, uint64 run_xid, MmrHold *hold)
+rule_says_stable(MmrStability *st, Rule *rule, const MmrDot *dot, uint64 run_xid, int32 via,
+				 MmrHold *hold)
 {
-	bool		delivered = is_source(rule->sync, author);
-
 	for (int i = 0; i < rule->npeers; i++)
 	{
 		const Peer *peer = &rule->peers[i];
-		bool		has;
 
-		if (peer->node == author)
-			continue;
-#ifdef MMR_BREAK_PURGE_ON_ACK
-		if (author == mmr_membership_my_id())
-			has = mmr_position_covers(peer->acked, run_xid);
-		else
-#endif
-		if (peer->source)
-			has = !delivered ||
-				mmr_position_covers(mmr_context_position(peer->context, author), dot_xid);
-		else
-			has = rule->sync->my_role != MMR_ROLE_SOURCE ||
-				mmr_position_covers(peer->acked, run_xid);
-		if (!has)
+		if (peer->node != dot->node && !peer_has(st, rule, i, dot, run_xid, via))
 		{
 			hold->sync_id = rule->sync->id;
 			hold->node_id = peer->node;
@@ -226,19 +282,19 @@ rule_says_stable(const Rule *rule, int32 author, uint64 dot_xid, uint64 run_xid,
 
 /* The rules under which that dot is not stable. */
 static const Bitmapset *
-unstable_rules(MmrStability *st, int32 author, uint64 dot_xid, uint64 run_xid)
+unstable_rules(MmrStability *st, const MmrDot *dot, uint64 run_xid, int32 via)
 {
 	/* 0 is nobody's id: nothing has been looked at yet */
-	if (author == st->author && dot_xid == st->dot_xid && run_xid == st->run_xid)
+	if (dot->node == st->dot.node && dot->xid == st->dot.xid && run_xid == st->run_xid && via == st->via)
 		return st->unstable;
 	bms_free(st->unstable);
 	st->unstable = NULL;
 	for (int i = 0; i < st->nrules; i++)
-		if (!rule_says_stable(&st->rules[i], author, dot_xid, run_xid, &st->holds[i]))
+		if (!rule_says_stable(st, &st->rules[i], dot, run_xid, via, &st->holds[i]))
 			st->unstable = bms_add_member(st->unstable, i);
-	st->author = author;
-	st->dot_xid = dot_xid;
+	st->dot = *dot;
 	st->run_xid = run_xid;
+	st->via = via;
 	return st->unstable;
 }
 
@@ -247,15 +303,18 @@ mmr_stability_of_run(MmrStability *st, uint64 xid, const char *data, int len, Mm
 {
 	MmrRun		run;
 	MmrChange	change;
+	MmrDot		dot;
 
 	hold->sync_id = hold->node_id = 0;
 	mmr_changelog_open_run(&run, xid, data, len);
 	/* all changes of a captured run have one dot: if no sync waits for it, the tables do not matter */
-	if (!run.recorded && unstable_rules(st, run.node, xid, xid) == NULL)
+	dot.node = run.node;
+	dot.xid = xid;
+	if (!run.recorded && unstable_rules(st, &dot, xid, 0) == NULL)
 		return true;
 	while (mmr_changelog_next(&run, &change))
 	{
-		const Bitmapset *unstable = unstable_rules(st, change.dot.node, change.dot.xid, xid);
+		const Bitmapset *unstable = unstable_rules(st, &change.dot, xid, run.via);
 		const TableRules *t;
 		int			rule = -1;
 

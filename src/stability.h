@@ -3,7 +3,7 @@
  *	  Which entries of the change log are stable (P1): every peer is known, in
  *	  band, to have them.
  *
- * Floor 3.
+ * Floor 4.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_STABILITY_H

@@ -217,7 +217,7 @@ mmr_stratinput_require_sources(const char *stored, const char *sync, const char 
 		const char *args[2] = {dbgroup, psprintf("%d", s->nodes[i])};
 
 		if (mmr_sqlrun_exec("SELECT 1 FROM mmrepl.dbgroup_db WHERE dbgroup = $1 AND node_id = $2::int4"
-							" AND role = 'source'", 2, args) == 0)
+							" AND role <> 'target'", 2, args) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("db \"%s\" is not a source of sync \"%s\"",

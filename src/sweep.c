@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/heap.h"
 #include "commands/tablecmds.h"
 #include "miscadmin.h"
@@ -49,6 +50,31 @@ sweep_spares(MmrVersions *versions, MmrKey *key, TupleTableSlot *slot, const Mmr
 	return limit == NULL || mmr_version_compare(&state.version, limit) > 0;
 }
 
+/*
+ * A row that is spared goes on with the TRUNCATE that spared it (M4): who gets
+ * that may hold the row as known to all, and lose it.  As an entry of ours it is
+ * sent also to who wrote it.
+ */
+static void
+sweep_record_again(MmrMerge *m, MmrMergeTable *table, StringInfo key)
+{
+	uint64		hash = mmr_key_hash(table->key, key->data, key->len);
+	MmrChange	change = {0};
+	MmrState	state;
+
+	if (!mmr_versions_lookup(m->versions, table->key, hash, key->data, key->len, &state))
+		return;
+	change.op = state.op;
+	change.relid = table->key->relid;
+	change.version = state.version;
+	change.settled = state.settled;
+	change.dot.node = m->my_node;
+	change.dot.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	change.key = key->data;
+	change.keylen = key->len;
+	mmr_merge_record(m, table, &change, hash);
+}
+
 /* Deletes row by row what is not spared; how many were. */
 static int64
 sweep_delete(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, const MmrVersion *limit)
@@ -68,7 +94,13 @@ sweep_delete(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, const MmrVers
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		if (sweep_spares(m->versions, table->key, slot, limit, &key))
+		{
 			spared++;
+#ifndef MMR_BREAK_SPARED
+			if (limit != NULL && table->goes_on)
+				sweep_record_again(m, table, &key);
+#endif
+		}
 		else
 		{
 			ExecCopySlot(t->found, slot);

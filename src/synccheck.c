@@ -2,7 +2,7 @@
  * synccheck.c
  *	  Can the syncs replicate what they hold, on all their dbs at once?
  *
- * Floor 5.
+ * Floor 6.
  * Reads: the configuration's tables; the server's catalogs here and there
  * through mmrepl._describe_members.
  * Runs in: backends that configure.

@@ -2,7 +2,7 @@
  * synccheck.h
  *	  Can the syncs replicate what they hold, on all their dbs at once?
  *
- * Floor 5.
+ * Floor 6.
  */
 #ifndef MMR_SYNCCHECK_H
 #define MMR_SYNCCHECK_H

@@ -114,9 +114,9 @@ mmr_get_context(MmrReader *r)
 
 	for (uint64 i = 0; i < n; i++)
 	{
-		int32		node = (int32) mmr_get_bounded(r, PG_INT32_MAX, "node id is out of range");
+		uint64		v = mmr_get_bounded(r, (uint64) PG_INT32_MAX << 1 | 1, "node id is out of range");
 
-		mmr_context_add(ctx, node, mmr_get_position(r));
+		mmr_context_add(ctx, (int32) (v >> 1), mmr_get_position(r), v & 1);
 	}
 	return ctx;
 }
@@ -167,13 +167,14 @@ mmr_append_position(StringInfo buf, const MmrPosition *pos)
 	}
 }
 
+/* Per entry: node * 2, + 1 if carried; position */
 void
 mmr_append_context(StringInfo buf, const MmrContext *ctx)
 {
 	mmr_append_varint(buf, ctx == NULL ? 0 : ctx->n);
 	for (int i = 0; ctx != NULL && i < ctx->n; i++)
 	{
-		mmr_append_varint(buf, ctx->entries[i].node);
+		mmr_append_varint(buf, (uint64) ctx->entries[i].node << 1 | ctx->entries[i].carried);
 		mmr_append_position(buf, ctx->entries[i].position);
 	}
 }

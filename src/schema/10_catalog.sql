@@ -32,7 +32,7 @@ COMMENT ON TABLE mmrepl.dbgroup IS 'named groups of dbs';
 CREATE TABLE mmrepl.dbgroup_db (
     dbgroup           text NOT NULL REFERENCES mmrepl.dbgroup ON UPDATE CASCADE ON DELETE CASCADE,
     node_id           int4 NOT NULL REFERENCES mmrepl.db,
-    role              text NOT NULL CHECK (role IN ('source', 'target')),
+    role              text NOT NULL CHECK (role IN ('source', 'target', 'hub')),
     pos               int4 NOT NULL,                -- order in which they were named, from 1: also the sequence slot
     since             int8 NOT NULL DEFAULT 0,      -- version of the configuration that put it (as a source) into the group; 0: before any sync used that; below 0: the next, -1 as one who comes in
     copy              int2 NOT NULL DEFAULT 0 CHECK (copy IN (0, 1, 2)),    -- joins a running sync: its initial copy, as onetimecopy
@@ -79,7 +79,8 @@ CREATE TABLE mmrepl.sync (
     paused            bool NOT NULL DEFAULT false,
     copy_round        int4 NOT NULL DEFAULT 1,      -- grows when a copy is asked for again
     since             int8 NOT NULL DEFAULT 0,      -- version of the configuration that made it; who is in the group since later joins a running sync
-    halted            text                          -- why it has paused itself; NULL: it has not
+    halted            text,                         -- why it has paused itself; NULL: it has not
+    makedelta         bool NOT NULL DEFAULT false   -- what it brings to a db is handed on by that db's other syncs
 );
 COMMENT ON TABLE mmrepl.sync IS 'a relgroup replicated among the dbs of a dbgroup';
 

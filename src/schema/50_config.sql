@@ -82,20 +82,23 @@ REVOKE ALL ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) IS
     'takes a document, the id this db has in it, and whether to refuse what this server has no worker slots for (then the caller settles triggers and sequences); replaces the configuration if the document is newer (false: it is the same), makes triggers and sequences what it says; raises MR008 when it is older or of another configuration, MR004 when it means another database';
 
--- Syncs in which this db has a part.  first_source: who has been a source of it for longest.
+-- Syncs in which this db has a part.  first_source: its hub, or who has been a source of it for longest.
 CREATE VIEW mmrepl._part AS
-    SELECT s.sync_id, d.node_id, d.role, d.since, d.since > s.since AS joins, d.copy, d.copy_from,
-           s.copy_round, s.onetimecopy, s.dbgroup,
-           (SELECT o.node_id FROM mmrepl.dbgroup_db o WHERE o.dbgroup = s.dbgroup AND o.role = 'source'
-            ORDER BY o.since, o.pos LIMIT 1) AS first_source
+    SELECT s.sync_id, d.node_id, CASE d.role WHEN 'hub' THEN 'source' ELSE d.role END AS role, d.role = 'hub' AS is_hub,
+           d.since, d.since > s.since AS joins, d.copy, d.copy_from, s.copy_round, s.onetimecopy, s.dbgroup,
+           (SELECT o.node_id FROM mmrepl.dbgroup_db o WHERE o.dbgroup = s.dbgroup AND o.role <> 'target'
+            ORDER BY o.role = 'hub' DESC, o.since, o.pos LIMIT 1) AS first_source
     FROM mmrepl.local_node l
     JOIN mmrepl.dbgroup_db d ON d.node_id = l.node_id
     JOIN mmrepl.sync s ON s.dbgroup = d.dbgroup;
 COMMENT ON VIEW mmrepl._part IS 'for the functions below';
 
+-- Those it exchanges with: all, or by way of the hub.
 CREATE VIEW mmrepl._other AS
-    SELECT p.sync_id, d.node_id, d.role, d.since
-    FROM mmrepl._part p JOIN mmrepl.dbgroup_db d ON d.dbgroup = p.dbgroup AND d.node_id <> p.node_id;
+    SELECT p.sync_id, d.node_id, CASE d.role WHEN 'hub' THEN 'source' ELSE d.role END AS role, d.since
+    FROM mmrepl._part p JOIN mmrepl.dbgroup_db d ON d.dbgroup = p.dbgroup AND d.node_id <> p.node_id
+    WHERE p.is_hub OR d.role = 'hub'
+       OR NOT EXISTS (SELECT FROM mmrepl.dbgroup_db h WHERE h.dbgroup = p.dbgroup AND h.role = 'hub');
 COMMENT ON VIEW mmrepl._other IS 'for the functions below';
 
 CREATE FUNCTION mmrepl._settle_members() RETURNS void

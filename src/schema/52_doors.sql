@@ -27,7 +27,7 @@ CREATE FUNCTION mmrepl.add_dbgroup(name text, dbs text[]) RETURNS void
     AS 'MODULE_PATHNAME', 'mmrepl_add_dbgroup';
 REVOKE ALL ON FUNCTION mmrepl.add_dbgroup(text, text[]) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl.add_dbgroup(text, text[]) IS
-    'takes a name and dbs as in {aaa01:source,aaa02:target}; without a role the first is a source and the others are targets';
+    'takes a name and dbs as in {aaa01:source,aaa02:target}; without a role the first is a source and the others are targets; a source that is the hub exchanges with all, the others with it alone';
 
 CREATE FUNCTION mmrepl.update_dbgroup(name text, dbs text[] DEFAULT NULL, new_name text DEFAULT NULL,
         onetimecopy int4 DEFAULT NULL, copy_from text DEFAULT NULL) RETURNS void
@@ -109,12 +109,12 @@ COMMENT ON FUNCTION mmrepl.add_all_sequences(text[], text[], text) IS
 
 CREATE FUNCTION mmrepl.add_sync(name text, relgroup text, dbs text[] DEFAULT NULL, dbgroup text DEFAULT NULL,
         onetimecopy int4 DEFAULT 0, conflict_strategy text DEFAULT 'latest', seq_step int4 DEFAULT 10,
-        on_error text DEFAULT 'set_aside') RETURNS void
+        on_error text DEFAULT 'set_aside', makedelta bool DEFAULT false) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'mmrepl_add_sync';
-REVOKE ALL ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int4, text) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int4, text) IS
-    'takes a name, a relgroup, dbs as in {aaa01:source,aaa02:source} or the name of a dbgroup, the initial copy (0 none, 1 replace what the others have, 2 only into empty tables), a conflict strategy, for how many dbs interleaved sequences leave room, and what a row that cannot be applied does (set_aside: it alone waits, see apply_error; stop: the sync stops until resume); checks all tables on all dbs and starts to replicate; raises all that does not fit at once';
+REVOKE ALL ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int4, text, bool) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.add_sync(text, text, text[], text, int4, text, int4, text, bool) IS
+    'takes a name, a relgroup, dbs as in {aaa01:source,aaa02:source} or the name of a dbgroup, the initial copy (0 none, 1 replace what the others have, 2 only into empty tables), a conflict strategy, for how many dbs interleaved sequences leave room, what a row that cannot be applied does (set_aside: it alone waits, see apply_error; stop: the sync stops until resume), and whether what it brings to a db is handed on by the other syncs of that db; checks all tables on all dbs and starts to replicate; raises all that does not fit at once';
 
 CREATE FUNCTION mmrepl.update_sync(name text, conflict_strategy text DEFAULT NULL, seq_step int4 DEFAULT NULL, new_name text DEFAULT NULL,
         onetimecopy int4 DEFAULT NULL, on_error text DEFAULT NULL) RETURNS void

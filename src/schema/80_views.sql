@@ -78,7 +78,7 @@ CREATE VIEW mmrepl._peer AS
         GROUP BY 1, 2
     )
     SELECT s.sync_id, s.name AS sync, d.node_id, d.name AS peer,
-           me.role = 'source' AS sends, other.role = 'source' AS receives,
+           me.role <> 'target' AS sends, other.role <> 'target' AS receives,
            CASE WHEN NOT st.preloaded THEN 'not loaded'
                 WHEN l.stopped THEN 'stopped'
                 WHEN s.halted IS NOT NULL THEN 'halted'
@@ -93,7 +93,9 @@ CREATE VIEW mmrepl._peer AS
     CROSS JOIN mmrepl._database_state() AS st
     JOIN mmrepl.dbgroup_db AS me ON me.node_id = l.node_id
     JOIN mmrepl.sync AS s ON s.dbgroup = me.dbgroup
+    CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM mmrepl.dbgroup_db AS x WHERE x.dbgroup = s.dbgroup AND x.role = 'hub') AS here) AS h
     JOIN mmrepl.dbgroup_db AS other ON other.dbgroup = s.dbgroup AND other.node_id <> l.node_id
+         AND (NOT h.here OR me.role = 'hub' OR other.role = 'hub')
     JOIN mmrepl.db AS d ON d.node_id = other.node_id
     LEFT JOIN w AS p ON (p.worker).kind = 'pusher' AND (p.worker).sync_id = s.sync_id AND (p.worker).node_id = d.node_id
     LEFT JOIN a ON a.sync_id = s.sync_id AND a.node_id = d.node_id
@@ -278,12 +280,12 @@ CREATE VIEW mmrepl._member AS
                    WHERE m.nspname = r.nspname AND m.relname = r.relname) AS used,
            EXISTS (SELECT FROM mmrepl.relgroup_rel AS m JOIN mmrepl.sync AS s USING (relgroup)
                    JOIN mmrepl.dbgroup_db AS g USING (dbgroup) JOIN mmrepl.local_node AS l USING (node_id)
-                   WHERE m.nspname = r.nspname AND m.relname = r.relname AND g.role = 'source') AS captured,
+                   WHERE m.nspname = r.nspname AND m.relname = r.relname AND g.role <> 'target') AS captured,
            EXISTS (SELECT FROM mmrepl.relgroup_rel AS m JOIN mmrepl.sync AS s USING (relgroup)
                    JOIN mmrepl.dbgroup_db AS me ON me.dbgroup = s.dbgroup JOIN mmrepl.local_node AS l ON l.node_id = me.node_id
                    WHERE m.nspname = r.nspname AND m.relname = r.relname
                      AND 2 <= (SELECT count(*) FROM mmrepl.dbgroup_db AS g
-                               WHERE g.dbgroup = s.dbgroup AND g.role = 'source')) AS multi_master
+                               WHERE g.dbgroup = s.dbgroup AND g.role <> 'target')) AS multi_master
     FROM mmrepl.rel AS r
     LEFT JOIN pg_namespace AS n ON n.nspname = r.nspname
     LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = r.relname;
@@ -331,7 +333,7 @@ CREATE VIEW mmrepl.syncs AS
            CASE WHEN l.stopped THEN 'stopped here' WHEN s.halted IS NOT NULL THEN 'halted: ' || s.halted
                 WHEN s.paused THEN 'paused' ELSE 'active' END AS state,
            s.relgroup, s.dbgroup, g.dbs, r.tables, r.sequences,
-           s.onetimecopy, mmrepl._strategy_text(s.conflict_strategy) AS conflict_strategy, s.on_error
+           s.onetimecopy, mmrepl._strategy_text(s.conflict_strategy) AS conflict_strategy, s.on_error, s.makedelta
     FROM mmrepl.sync AS s
     JOIN mmrepl.dbgroups AS g ON g.name = s.dbgroup
     JOIN mmrepl.relgroups AS r ON r.name = s.relgroup

@@ -70,7 +70,7 @@ sub conninfo
 {
 	my ($node) = @_;
 	my $at = $node->{mmrepl_link} // $node;
-	return sprintf 'host=%s port=%s dbname=%s', $at->host, $at->port, $db;
+	return sprintf 'host=%s port=%s dbname=%s', $at->host, $at->port, $node->{mmrepl_dbname} // $db;
 }
 
 # The result of SQL on a node; dies if it fails.
