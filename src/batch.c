@@ -45,6 +45,7 @@ typedef struct ChunkItem
 	MmrChange	change;			/* newest authored here; key bytes in chunk_cxt */
 	uint64		hash;
 	MmrOutgoing *table;
+	int64		place;			/* of the key in its index, roughly: neighbours are found fast */
 	int			order;
 } ChunkItem;
 
@@ -332,6 +333,8 @@ compare_items(const void *a, const void *b)
 
 	if (x->table != y->table)
 		return x->change.relid < y->change.relid ? -1 : 1;
+	if (x->place != y->place)
+		return x->place < y->place ? -1 : 1;
 	return x->order - y->order;
 }
 
@@ -367,7 +370,11 @@ chunk_send(MmrBatch *b)
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(b->row_cxt);
 		if (b->frame.len >= mmr_guc_frame_size * 1024)
+		{
+			/* the peer may take its time */
+			mmr_outgoing_rest(out);
 			batch_send(b, false);
+		}
 		CHECK_FOR_INTERRUPTS();
 	}
 	if (out != NULL)
@@ -412,6 +419,7 @@ chunk_add(MmrBatch *b, TableRef *t, MmrKey *key, const MmrChange *change)
 	item->change = *change;
 	item->hash = hash;
 	item->table = &t->out;
+	item->place = mmr_key_place(key, change->key, change->keylen);
 	item->order = b->nitems;
 	bytes = MemoryContextAlloc(b->chunk_cxt, change->keylen + 1);
 	memcpy(bytes, change->key, change->keylen);

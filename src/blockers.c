@@ -2,7 +2,7 @@
  * blockers.c
  *	  All rows that stand in the way of one row.
  *
- * Floor 4.  Reads user tables.  Runs in apply backends, for rows that are known
+ * Floor 5.  Reads user tables.  Runs in apply backends, for rows that are known
  * to collide.
  *
  * The server tells of the first such row only.  Who is to go can be decided
@@ -126,4 +126,39 @@ mmr_blockers_find(MmrTarget *t, int *constraints)
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	return tids;
+}
+
+bool
+mmr_blockers_any(MmrTarget *t, ItemPointer tid)
+{
+	List	   *deferrable = NIL;
+	ListCell   *lc;
+	bool		collides;
+
+	for (int i = 0; i < t->rri->ri_NumIndices; i++)
+	{
+		Relation	index = t->rri->ri_IndexRelationDescs[i];
+
+		if (list_member_oid(t->uniques, RelationGetRelid(index)) && !index->rd_index->indimmediate)
+			deferrable = lappend(deferrable, index);
+	}
+
+	/*
+	 * The server looks at those constraints only that are checked at once.
+	 * For replicas none is checked later, so here all are like them.
+	 */
+	PG_TRY();
+	{
+		foreach(lc, deferrable)
+			((Relation) lfirst(lc))->rd_index->indimmediate = true;
+		collides = !ExecCheckIndexConstraints(t->rri, t->row, t->estate, tid, t->uniques);
+	}
+	PG_FINALLY();
+	{
+		foreach(lc, deferrable)
+			((Relation) lfirst(lc))->rd_index->indimmediate = false;
+	}
+	PG_END_TRY();
+	list_free(deferrable);
+	return collides;
 }

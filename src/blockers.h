@@ -3,7 +3,7 @@
  *	  All rows that hold a unique value of a row that is to be written, or that
  *	  an exclusion constraint keeps apart from it.
  *
- * Floor 4.
+ * Floor 5.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_BLOCKERS_H
@@ -17,5 +17,11 @@
  * mmr_target_begin and end.  Waits for nobody.
  */
 extern List *mmr_blockers_find(MmrTarget *t, int *constraints);
+
+/*
+ * Does a row hold a unique value of t->row?  Its address then.  Waits for whoever
+ * is writing such a row.
+ */
+extern bool mmr_blockers_any(MmrTarget *t, ItemPointer tid);
 
 #endif							/* MMR_BLOCKERS_H */

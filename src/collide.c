@@ -310,7 +310,7 @@ try_one(MmrMerge *m, Aside *a, MmrTarget *t)
 	/* t->found is wanted for the rows in its way */
 	ExecMaterializeSlot(t->row);
 	t->estate->es_output_cid = GetCurrentCommandId(true);
-	if (mmr_target_collides(t, &tid))
+	if (mmr_blockers_any(t, &tid))
 		return settle_blockers(m, a, t);
 	result = mmr_target_insert(t);
 	/* somebody was quicker */

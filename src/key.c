@@ -503,6 +503,14 @@ mmr_key_decode(MmrKey *key, const char *data, int len, Datum *values)
 		mmr_wire_corrupt("key has too many columns");
 }
 
+int64
+mmr_key_place(MmrKey *key, const char *data, int len)
+{
+	MmrReader	r = {data, data + len};
+
+	return key->columns[0].codec <= MMR_CODEC_INT8 ? mmr_get_zigzag(&r) : 0;
+}
+
 uint64
 mmr_key_hash(MmrKey *key, const char *data, int len)
 {

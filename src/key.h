@@ -75,6 +75,12 @@ extern uint64 mmr_key_generation(void);
 extern void mmr_key_encode(MmrKey *key, TupleTableSlot *slot, StringInfo out);
 extern void mmr_key_encode_values(MmrKey *key, const Datum *values, StringInfo out);
 
+/*
+ * A number that grows with the key in the order of its index, if its first
+ * column is an integer; else 0.
+ */
+extern int64 mmr_key_place(MmrKey *key, const char *data, int len);
+
 /* Values of the key's columns, in index order, allocated in the current context. Checks bounds. */
 extern void mmr_key_decode(MmrKey *key, const char *data, int len, Datum *values);
 

@@ -30,6 +30,7 @@
 #include "utils/snapmgr.h"
 
 #include "breaks.h"
+#include "bulk.h"
 #include "clock.h"
 #include "collide.h"
 #include "conflict_log.h"
@@ -38,6 +39,27 @@
 #include "guc.h"
 #include "merge.h"
 #include "target.h"
+
+/* A look at items, all under one snapshot. */
+typedef struct MergePass
+{
+	MmrMerge   *m;
+	MmrMergeTable *table;
+	MmrTarget  *t;
+	MmrBulk    *bulk;
+	MmrMergeItem **left;		/* to be looked at again */
+	int			nleft;
+	MmrMergeItem **inserted;	/* for keys that were absent */
+	int			ninserted;
+} MergePass;
+
+/* What a look at an item comes to. */
+typedef enum MergeOutcome
+{
+	MERGE_DONE,
+	MERGE_AGAIN,				/* it has changed meanwhile */
+	MERGE_WAITS					/* a new row, to be written with others */
+} MergeOutcome;
 
 static void
 merge_log(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item, const Datum *key,
@@ -215,6 +237,16 @@ merge_by_strategy(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem 
 	return true;
 }
 
+/* A4; a copied row has no version worth keeping */
+static void
+merge_record(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item)
+{
+	if (mmr_version_is_none(&item->change.version))
+		return;
+	mmr_merge_record(m, table, &item->change, item->hash);
+	item->recorded = true;
+}
+
 /* The newest stands. */
 static MmrWrite
 merge_by_version(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item,
@@ -231,20 +263,45 @@ merge_by_version(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *
 		merge_log(m, table, t, item, key, meeting->local_row, meeting, verdict, decision);
 	if (result == MMR_WRITE_COLLISION)
 		mmr_collide_put_aside(m, table, t, item, meeting->local_row);
-	/* A4; a copied row has no version worth keeping */
-	else if (verdict->resolution == MMR_APPLY_REMOTE && !mmr_version_is_none(&item->change.version) &&
-			 (table->record_all || meeting->local_known))
-	{
-		mmr_merge_record(m, table, &item->change, item->hash);
-		item->recorded = true;
-	}
+	else if (verdict->resolution == MMR_APPLY_REMOTE && (table->record_all || meeting->local_known))
+		merge_record(m, table, item);
 	return result;
 }
 
-/* One item; false: look at it again under a later snapshot. */
-static bool
-merge_item(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item)
+/* A new row that waited for others has been written, or not. */
+static void
+merge_written(void *arg, void *item_arg, MmrWrite result)
 {
+	MergePass  *pass = arg;
+	MmrMergeItem *item = item_arg;
+	Datum		key[INDEX_MAX_KEYS];
+
+	switch (result)
+	{
+		case MMR_WRITE_RETRY:
+			mmr_key_decode(pass->table->key, item->change.key, item->change.keylen, key);
+			(void) mmr_target_wait(pass->t, key);
+			pass->left[pass->nleft++] = item;
+			break;
+		case MMR_WRITE_COLLISION:
+			mmr_collide_put_aside(pass->m, pass->table, pass->t, item, false);
+			break;
+		default:
+			item->inserted = true;
+			item->tid = pass->t->row->tts_tid;
+			pass->m->counts.inserted++;
+			if (pass->table->record_all)
+				merge_record(pass->m, pass->table, item);
+			pass->inserted[pass->ninserted++] = item;
+	}
+}
+
+static MergeOutcome
+merge_item(MergePass *pass, MmrMergeItem *item)
+{
+	MmrMerge   *m = pass->m;
+	MmrMergeTable *table = pass->table;
+	MmrTarget  *t = pass->t;
 	Datum		key[INDEX_MAX_KEYS];
 	bool		found;
 	MmrMeeting	meeting;
@@ -258,43 +315,57 @@ merge_item(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item)
 	merge_meet(m, table, item, found, &meeting);
 	verdict = mmr_resolve(&meeting);
 	if (verdict.equal)
-		return true;
+		return MERGE_DONE;
 	if (item->row != NULL && (verdict.resolution == MMR_APPLY_REMOTE ||
 							  verdict.conflict != MMR_CONFLICT_NONE))
 		mmr_merge_fill(table, t, item, found);
+	if (item->row != NULL && !found && !meeting.local_known && verdict.conflict == MMR_CONFLICT_NONE &&
+		verdict.resolution == MMR_APPLY_REMOTE && mmr_bulk_allowed(pass->bulk))
+	{
+		mmr_bulk_add(pass->bulk, item, item->rowlen);
+		return MERGE_WAITS;
+	}
 	if (verdict.conflict == MMR_CONFLICT_NONE || table->strategy == NULL ||
 		!merge_by_strategy(m, table, t, item, key, &meeting, &verdict, &decision, &result))
 		result = merge_by_version(m, table, t, item, key, &meeting, &verdict, &decision);
 	if (decision.merged != NULL)
 		ExecDropSingleTupleTableSlot(decision.merged);
-	return result != MMR_WRITE_RETRY;
+	return result == MMR_WRITE_RETRY ? MERGE_AGAIN : MERGE_DONE;
 }
 
-/* One look at all items that are left; how many have to be looked at again (moved to the front). */
-static int
-merge_pass(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem **items, int n,
-		   MmrMergeItem **inserted, int *ninserted)
+/* One look at the first n of pass->left; those that have to be looked at again are there then. */
+static void
+merge_pass(MergePass *pass, int n)
 {
+	MmrTarget  *t = pass->t;
 	MemoryContext old;
-	int			left = 0;
 
-	mmr_target_begin(t, mmr_merge_snapshot(m));
+	pass->nleft = 0;
+	mmr_target_begin(t, mmr_merge_snapshot(pass->m));
 	old = MemoryContextSwitchTo(t->cxt);
 	for (int i = 0; i < n; i++)
 	{
-		if (!merge_item(m, table, t, items[i]))
-			items[left++] = items[i];
-		else if (items[i]->inserted)
-			inserted[(*ninserted)++] = items[i];
+		MmrMergeItem *item = pass->left[i];
+		MergeOutcome outcome = merge_item(pass, item);
+
+		/* one that waits may join those left later, but not before it has been passed here */
+		if (outcome == MERGE_AGAIN)
+			pass->left[pass->nleft++] = item;
+		else if (outcome == MERGE_DONE && item->inserted)
+			pass->inserted[pass->ninserted++] = item;
+		if (mmr_bulk_full(pass->bulk) || i == n - 1)
+			mmr_bulk_write(pass->bulk, pass);
 		ExecClearTuple(t->found);
-		ResetPerTupleExprContext(t->estate);
-		MemoryContextReset(t->cxt);
+		if (mmr_bulk_waiting(pass->bulk) == 0)
+		{
+			ResetPerTupleExprContext(t->estate);
+			MemoryContextReset(t->cxt);
+		}
 		CHECK_FOR_INTERRUPTS();
 	}
 	MemoryContextSwitchTo(old);
 	mmr_target_end(t);
 	PopActiveSnapshot();
-	return left;
 }
 
 /*
@@ -336,28 +407,30 @@ merge_recheck(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem **in
 static void
 merge_keys(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *items, int nitems)
 {
-	MmrMergeItem **left = palloc(sizeof(MmrMergeItem *) * nitems);
-	MmrMergeItem **inserted = palloc(sizeof(MmrMergeItem *) * nitems);
-	int			nleft = nitems;
-	int			ninserted = 0;
+	MergePass	pass = {m, table, t};
 	uint64		fed = 0;
 	bool		first = true;
 	int			looks = 0;
 
+	pass.bulk = mmr_bulk_create(t, nitems, merge_written);
+	pass.left = palloc(sizeof(MmrMergeItem *) * nitems);
+	pass.inserted = palloc(sizeof(MmrMergeItem *) * nitems);
+	pass.nleft = nitems;
 	for (int i = 0; i < nitems; i++)
-		left[i] = &items[i];
-	while (nleft > 0)
+		pass.left[i] = &items[i];
+	while (pass.nleft > 0)
 	{
 		mmr_merge_look_again(table, &looks);
-		nleft = merge_pass(m, table, t, left, nleft, inserted, &ninserted);
+		merge_pass(&pass, pass.nleft);
 		if (first)
 			fed = mmr_versions_fed(m->versions);
 		first = false;
 	}
-	if (ninserted > 0)
-		merge_recheck(m, table, t, inserted, ninserted, fed);
-	pfree(left);
-	pfree(inserted);
+	if (pass.ninserted > 0)
+		merge_recheck(m, table, t, pass.inserted, pass.ninserted, fed);
+	mmr_bulk_end(pass.bulk);
+	pfree(pass.left);
+	pfree(pass.inserted);
 }
 
 /*

@@ -109,11 +109,17 @@ mmr_outgoing_open(MmrOutgoing *o, MmrMember *member, Snapshot snapshot)
 		o->cxt = AllocSetContextCreate(o->parent, "mmrepl outgoing", ALLOCSET_SMALL_SIZES);
 		o->format = mmr_row_format_local(o->rel, false, o->cxt);
 	}
-	o->scan_cxt = CurrentMemoryContext;
 	o->index = index_open(o->key->indexid, AccessShareLock);
 	o->slot = table_slot_create(o->rel, NULL);
-	o->scan = index_beginscan(o->rel, o->index, snapshot, o->key->ncolumns, 0);
+	o->scan = mmr_keyscan_begin(o->rel, o->index, o->key, snapshot);
 	return true;
+}
+
+void
+mmr_outgoing_rest(MmrOutgoing *o)
+{
+	if (o->rel != NULL)
+		mmr_keyscan_rest(o->scan);
 }
 
 void
@@ -122,7 +128,7 @@ mmr_outgoing_close(MmrOutgoing *o)
 	if (o->rel == NULL)
 		return;
 	ExecDropSingleTupleTableSlot(o->slot);
-	index_endscan(o->scan);
+	mmr_keyscan_end(o->scan);
 	/* what is read is read: nobody waits for us while we wait for the peer */
 	index_close(o->index, AccessShareLock);
 	table_close(o->rel, AccessShareLock);
@@ -174,17 +180,9 @@ mmr_outgoing_item(MmrOutgoing *o, const MmrChange *label, int32 my_node, int64 *
 	Datum		values[INDEX_MAX_KEYS];
 	uint8		flags = label->op;
 	bool		found;
-	MemoryContext old;
 
 	mmr_key_decode(o->key, label->key, label->keylen, values);
-	for (int i = 0; i < o->key->ncolumns; i++)
-		o->key->scankeys[i].sk_argument = values[i];
-	/* the scan remembers things from one look to the next */
-	old = MemoryContextSwitchTo(o->scan_cxt);
-	index_rescan(o->scan, o->key->scankeys, o->key->ncolumns, NULL, 0);
-	found = index_getnext_slot(o->scan, ForwardScanDirection, o->slot);
-	MemoryContextSwitchTo(old);
-
+	found = mmr_keyscan_find(o->scan, values, o->slot);
 	if (found)
 		flags |= MMR_ITEM_ROW;
 	if (label->version.rank != 0)

@@ -9,8 +9,8 @@
 #ifndef MMR_OUTGOING_H
 #define MMR_OUTGOING_H
 
-#include "access/genam.h"
 #include "key.h"
+#include "keyscan.h"
 #include "membership.h"
 #include "row.h"
 #include "versions.h"
@@ -27,8 +27,7 @@ typedef struct MmrOutgoing
 	Relation	index;
 	MmrKey	   *key;
 	TupleTableSlot *slot;
-	IndexScanDesc scan;
-	MemoryContext scan_cxt;		/* in which it was begun */
+	MmrKeyScan *scan;
 } MmrOutgoing;
 
 /*
@@ -43,6 +42,8 @@ extern void mmr_outgoing_flush_wal(void);
  * deleted (B2).  ERROR if it has no usable key.
  */
 extern bool mmr_outgoing_open(MmrOutgoing *o, MmrMember *member, Snapshot snapshot);
+/* Lets go of all pages of the table, before something that may take long. */
+extern void mmr_outgoing_rest(MmrOutgoing *o);
 extern void mmr_outgoing_close(MmrOutgoing *o);
 
 /* Appends MMR_REC_RELATION if this batch has not had it. */

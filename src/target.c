@@ -2,7 +2,7 @@
  * target.c
  *	  One local row through the executor.
  *
- * Floor 3.  Reads and writes user tables.  Runs in apply backends, once per
+ * Floor 4.  Reads and writes user tables.  Runs in apply backends, once per
  * row that comes.
  *
  * A row is found under a snapshot and written by its address: whoever changed
@@ -21,6 +21,8 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/nodeModifyTable.h"
 #include "miscadmin.h"
@@ -62,6 +64,23 @@ target_become_owner(MmrTarget *t)
 						   t->saved_sec_context | SECURITY_RESTRICTED_OPERATION);
 }
 
+/* Has the table a row trigger AFTER such an event (0: any trigger) that fires for replicas? (What captures does not.) */
+static bool
+target_fires(MmrTarget *t, int16 event)
+{
+	TriggerDesc *triggers = t->rri->ri_TrigDesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+
+		if ((trigger->tgenabled == TRIGGER_FIRES_ALWAYS || trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA) &&
+			(event == 0 || TRIGGER_TYPE_MATCHES(trigger->tgtype, TRIGGER_TYPE_ROW, TRIGGER_TYPE_AFTER, event)))
+			return true;
+	}
+	return false;
+}
+
 /*
  * A row that comes sets all columns but those of its key: triggers ON UPDATE OF
  * some of them fire.
@@ -82,6 +101,24 @@ target_mark_updated(MmrTarget *t)
 	for (int i = 0; i < t->key->ncolumns; i++)
 		columns = bms_del_member(columns, t->key->columns[i].attnum - FirstLowInvalidHeapAttributeNumber);
 	mmr_set_updated_columns(t->rri, t->estate, columns);
+}
+
+/* Learns what the indexes are made of. */
+static void
+target_know_index(MmrTarget *t, Relation index, IndexInfo *info)
+{
+	if (info->ii_Expressions != NIL || info->ii_Predicate != NIL || info->ii_ExclusionOps != NULL ||
+		!index->rd_index->indisvalid)
+		t->plain_indexes = false;
+	for (int i = 0; i < info->ii_NumIndexKeyAttrs; i++)
+	{
+		if (info->ii_IndexAttrNumbers[i] > 0)
+			t->indexed = bms_add_member(t->indexed, info->ii_IndexAttrNumbers[i]);
+		else
+			t->plain_indexes = false;
+	}
+	if (RelationGetRelid(index) == t->key->indexid)
+		t->index = index;
 }
 
 MmrTarget *
@@ -105,12 +142,16 @@ mmr_target_open(Relation rel, MmrKey *key, MemoryContext cxt)
 	/* AFTER triggers find it there, and do not open the table once more */
 	t->estate->es_opened_result_relations = list_make1(t->rri);
 	target_mark_updated(t);
+	t->fires = target_fires(t, 0);
+	t->fires_insert = target_fires(t, TRIGGER_TYPE_INSERT);
+	t->fires_update = target_fires(t, TRIGGER_TYPE_UPDATE);
+	t->fires_delete = target_fires(t, TRIGGER_TYPE_DELETE);
+	t->plain_indexes = true;
 	for (int i = 0; i < t->rri->ri_NumIndices; i++)
 	{
 		Form_pg_index form = t->rri->ri_IndexRelationDescs[i]->rd_index;
 
-		if (form->indexrelid == key->indexid)
-			t->index = t->rri->ri_IndexRelationDescs[i];
+		target_know_index(t, t->rri->ri_IndexRelationDescs[i], t->rri->ri_IndexRelationInfo[i]);
 		if (!form->indisunique && !form->indisexclusion)
 			continue;
 		t->uniques = lappend_oid(t->uniques, form->indexrelid);
@@ -132,15 +173,14 @@ mmr_target_begin(MmrTarget *t, Snapshot snapshot)
 	t->estate->es_output_cid = GetCurrentCommandId(true);
 	t->estate->es_snapshot = snapshot;
 	AfterTriggerBeginQuery();
-	t->scan_cxt = CurrentMemoryContext;
-	t->scan = index_beginscan(t->rel, t->index, snapshot, t->key->ncolumns, 0);
+	t->scan = mmr_keyscan_begin(t->rel, t->index, t->key, snapshot);
 }
 
 void
 mmr_target_end(MmrTarget *t)
 {
 	ExecClearTuple(t->found);
-	index_endscan(t->scan);
+	mmr_keyscan_end(t->scan);
 	t->scan = NULL;
 	AfterTriggerEndQuery(t->estate);
 	SetUserIdAndSecContext(t->saved_user, t->saved_sec_context);
@@ -157,26 +197,10 @@ mmr_target_close(MmrTarget *t)
 	MemoryContextDelete(t->cxt);
 }
 
-static void
-target_set_keys(MmrTarget *t, const Datum *key)
-{
-	for (int i = 0; i < t->key->ncolumns; i++)
-		t->key->scankeys[i].sk_argument = key[i];
-}
-
 bool
 mmr_target_find(MmrTarget *t, const Datum *key)
 {
-	MemoryContext old;
-	bool		found;
-
-	target_set_keys(t, key);
-	/* the scan remembers things from one look to the next */
-	old = MemoryContextSwitchTo(t->scan_cxt);
-	index_rescan(t->scan, t->key->scankeys, t->key->ncolumns, NULL, 0);
-	found = index_getnext_slot(t->scan, ForwardScanDirection, t->found);
-	MemoryContextSwitchTo(old);
-	return found;
+	return mmr_keyscan_find(t->scan, key, t->found);
 }
 
 bool
@@ -191,7 +215,8 @@ mmr_target_wait(MmrTarget *t, const Datum *key)
 		bool		alive;
 
 		InitDirtySnapshot(dirty);
-		target_set_keys(t, key);
+		for (int i = 0; i < t->key->ncolumns; i++)
+			t->key->scankeys[i].sk_argument = key[i];
 		scan = index_beginscan(t->rel, t->index, &dirty, t->key->ncolumns, 0);
 		index_rescan(scan, t->key->scankeys, t->key->ncolumns, NULL, 0);
 		alive = index_getnext_slot(scan, ForwardScanDirection, t->found);
@@ -241,6 +266,15 @@ mmr_target_know_columns(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum
 		target_prepare_defaults(t, sent, arg);
 }
 
+bool
+mmr_target_has_defaults(MmrTarget *t)
+{
+	for (int i = 0; i < t->ndefaults; i++)
+		if (t->defaults[i].expr != NULL)
+			return true;
+	return false;
+}
+
 void
 mmr_target_complete(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum), void *arg,
 					bool found)
@@ -277,6 +311,19 @@ mmr_target_complete(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum), v
 		}
 }
 
+/* Has the column, from 1, the same value in t->row as in t->found, byte by byte? */
+static bool
+target_same_column(MmrTarget *t, AttrNumber attnum)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(t->rel), attnum - 1);
+	int			i = attnum - 1;
+
+	if (t->row->tts_isnull[i] != t->found->tts_isnull[i])
+		return false;
+	return t->row->tts_isnull[i] ||
+		datum_image_eq(t->row->tts_values[i], t->found->tts_values[i], att->attbyval, att->attlen);
+}
+
 bool
 mmr_target_same(MmrTarget *t)
 {
@@ -284,18 +331,9 @@ mmr_target_same(MmrTarget *t)
 
 	slot_getallattrs(t->found);
 	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (att->attisdropped || att->attgenerated != '\0')
-			continue;
-		if (t->row->tts_isnull[i] != t->found->tts_isnull[i])
+		if (!TupleDescAttr(desc, i)->attisdropped && TupleDescAttr(desc, i)->attgenerated == '\0' &&
+			!target_same_column(t, i + 1))
 			return false;
-		if (!t->row->tts_isnull[i] &&
-			!datum_image_eq(t->row->tts_values[i], t->found->tts_values[i],
-							att->attbyval, att->attlen))
-			return false;
-	}
 	return true;
 }
 
@@ -339,9 +377,8 @@ mmr_target_lock(MmrTarget *t)
 	return target_lock(t, LockTupleNoKeyExclusive) ? MMR_WRITE_DONE : MMR_WRITE_RETRY;
 }
 
-/* Generated columns and constraints of the row about to be written. */
-static void
-target_check_row(MmrTarget *t, CmdType operation)
+void
+mmr_target_check_row(MmrTarget *t, CmdType operation)
 {
 	TupleConstr *constr = t->rel->rd_att->constr;
 
@@ -361,7 +398,7 @@ mmr_target_check(MmrTarget *t, TupleTableSlot *row)
 	t->row = row;
 	PG_TRY();
 	{
-		target_check_row(t, CMD_UPDATE);
+		mmr_target_check_row(t, CMD_UPDATE);
 	}
 	PG_FINALLY();
 	{
@@ -403,57 +440,61 @@ target_index(MmrTarget *t, bool update, List **recheck)
 	return list_member_oid(*recheck, t->key->indexid) ? MMR_WRITE_RETRY : MMR_WRITE_COLLISION;
 }
 
-bool
-mmr_target_collides(MmrTarget *t, ItemPointer tid)
+/*
+ * New index entries for an updated row whose indexed columns have stayed as they
+ * were: they cannot collide (A5).  The row has held its values all the time,
+ * and whoever inserts one of them finds it, before and after.  False: they have
+ * changed.
+ */
+static bool
+target_index_again(MmrTarget *t)
 {
-	List	   *deferrable = NIL;
-	ListCell   *lc;
-	bool		collides;
+	int			attnum = -1;
 
+	if (!t->plain_indexes)
+		return false;
+	slot_getallattrs(t->found);
+	while ((attnum = bms_next_member(t->indexed, attnum)) >= 0)
+		if (!target_same_column(t, attnum))
+			return false;
 	for (int i = 0; i < t->rri->ri_NumIndices; i++)
 	{
 		Relation	index = t->rri->ri_IndexRelationDescs[i];
+		IndexInfo  *info = t->rri->ri_IndexRelationInfo[i];
+		Datum		values[INDEX_MAX_KEYS];
+		bool		isnull[INDEX_MAX_KEYS];
 
-		if (list_member_oid(t->uniques, RelationGetRelid(index)) && !index->rd_index->indimmediate)
-			deferrable = lappend(deferrable, index);
+		if (!info->ii_ReadyForInserts)
+			continue;
+		FormIndexDatum(info, t->row, t->estate, values, isnull);
+		(void) index_insert(index, values, isnull, &t->row->tts_tid, t->rel, UNIQUE_CHECK_NO, true,
+							info);
 	}
+	return true;
+}
 
-	/*
-	 * The server looks at those constraints only that are checked at once.
-	 * For replicas none is checked later, so here all are like them.
-	 */
-	PG_TRY();
-	{
-		foreach(lc, deferrable)
-			((Relation) lfirst(lc))->rd_index->indimmediate = true;
-		collides = !ExecCheckIndexConstraints(t->rri, t->row, t->estate, tid, t->uniques);
-	}
-	PG_FINALLY();
-	{
-		foreach(lc, deferrable)
-			((Relation) lfirst(lc))->rd_index->indimmediate = false;
-	}
-	PG_END_TRY();
-	list_free(deferrable);
-	return collides;
+MmrWrite
+mmr_target_enter(MmrTarget *t)
+{
+	List	   *recheck;
+	MmrWrite	result = target_index(t, false, &recheck);
+
+	if (result == MMR_WRITE_DONE && t->fires_insert)
+		ExecARInsertTriggers(t->estate, t->rri, t->row, recheck, NULL);
+	return result;
 }
 
 MmrWrite
 mmr_target_insert(MmrTarget *t)
 {
 	TriggerDesc *triggers = t->rri->ri_TrigDesc;
-	List	   *recheck;
-	MmrWrite	result;
 
 	if (triggers != NULL && triggers->trig_insert_before_row &&
 		!ExecBRInsertTriggers(t->estate, t->rri, t->row))
 		return MMR_WRITE_SKIPPED;
-	target_check_row(t, CMD_INSERT);
+	mmr_target_check_row(t, CMD_INSERT);
 	table_tuple_insert(t->rel, t->row, t->estate->es_output_cid, 0, NULL);
-	result = target_index(t, false, &recheck);
-	if (result == MMR_WRITE_DONE)
-		ExecARInsertTriggers(t->estate, t->rri, t->row, recheck, NULL);
-	return result;
+	return mmr_target_enter(t);
 }
 
 /* Keys come once in a pass: this was a trigger of the user's. */
@@ -492,7 +533,7 @@ mmr_target_update(MmrTarget *t)
 		if (!go_on)
 			return MMR_WRITE_SKIPPED;
 	}
-	target_check_row(t, CMD_UPDATE);
+	mmr_target_check_row(t, CMD_UPDATE);
 	switch (table_tuple_update(t->rel, &tid, t->row, t->estate->es_output_cid,
 							   t->estate->es_snapshot, InvalidSnapshot, true, &failure,
 							   &lockmode, &update_indexes))
@@ -506,8 +547,8 @@ mmr_target_update(MmrTarget *t)
 			target_raise_modified(t);
 	}
 	recheck = NIL;
-	result = update_indexes ? target_index(t, true, &recheck) : MMR_WRITE_DONE;
-	if (result == MMR_WRITE_DONE)
+	result = !update_indexes || target_index_again(t) ? MMR_WRITE_DONE : target_index(t, true, &recheck);
+	if (result == MMR_WRITE_DONE && t->fires_update)
 		ExecARUpdateTriggers(t->estate, t->rri, NULL, NULL, &tid, NULL, t->row, recheck, NULL,
 							 false);
 	return result;
@@ -545,6 +586,7 @@ mmr_target_delete(MmrTarget *t)
 		default:
 			target_raise_modified(t);
 	}
-	ExecARDeleteTriggers(t->estate, t->rri, &tid, NULL, NULL, false);
+	if (t->fires_delete)
+		ExecARDeleteTriggers(t->estate, t->rri, &tid, NULL, NULL, false);
 	return MMR_WRITE_DONE;
 }

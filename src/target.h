@@ -3,7 +3,7 @@
  *	  One local row through the executor: find it, write it, as its table's
  *	  owner.
  *
- * Floor 3.  All need a transaction and the snapshot named.
+ * Floor 4.  All need a transaction and the snapshot named.
  *-------------------------------------------------------------------------
  */
 #ifndef MMR_TARGET_H
@@ -14,6 +14,7 @@
 #include "utils/snapshot.h"
 
 #include "key.h"
+#include "keyscan.h"
 
 typedef enum MmrWrite
 {
@@ -30,13 +31,18 @@ typedef struct MmrTarget
 	MmrKey	   *key;
 	EState	   *estate;
 	ResultRelInfo *rri;
-	IndexScanDesc scan;			/* between begin and end */
-	MemoryContext scan_cxt;		/* in which it was begun */
+	MmrKeyScan *scan;			/* between begin and end */
 	TupleTableSlot *found;		/* the local row, if the last find found one */
 	TupleTableSlot *row;		/* virtual: the row to be written */
 	List	   *arbiters;		/* unique and exclusion indexes that are checked at once */
 	List	   *uniques;		/* all unique and exclusion indexes */
 	MemoryContext cxt;			/* per row: reset by the caller */
+	Bitmapset  *indexed;		/* columns of keys of indexes... */
+	bool		plain_indexes;	/* ...if all hold only columns, and all rows */
+	bool		fires;			/* any triggers that are enabled for replicas... */
+	bool		fires_insert;	/* ...those AFTER an event */
+	bool		fires_update;
+	bool		fires_delete;
 	struct MmrDefault *defaults;
 	int			ndefaults;
 	bool		defaults_ready;
@@ -75,6 +81,9 @@ extern bool mmr_target_wait(MmrTarget *t, const Datum *key);
 extern void mmr_target_know_columns(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum),
 									void *arg);
 
+/* Has one of those a default that is to be computed? */
+extern bool mmr_target_has_defaults(MmrTarget *t);
+
 /* Fills the columns of t->row that `sent` does not name: from t->found, or by their defaults. */
 extern void mmr_target_complete(MmrTarget *t, bool (*sent) (void *arg, AttrNumber attnum),
 								void *arg, bool found);
@@ -94,11 +103,11 @@ extern MmrWrite mmr_target_lock(MmrTarget *t);
 /* ERROR if the row (a virtual one) breaks a constraint of the table; makes its generated columns. */
 extern void mmr_target_check(MmrTarget *t, TupleTableSlot *row);
 
-/*
- * Does a row hold a unique value of t->row?  Its address then.  Waits for whoever
- * is writing such a row.
- */
-extern bool mmr_target_collides(MmrTarget *t, ItemPointer tid);
+/* Generated columns and constraints of t->row, which is about to be written. */
+extern void mmr_target_check_row(MmrTarget *t, CmdType operation);
+
+/* Index entries and AFTER triggers of t->row, a new row just written; unless DONE it is taken out again. */
+extern MmrWrite mmr_target_enter(MmrTarget *t);
 
 /* Writes t->row, over t->found (update), or as a new row. */
 extern MmrWrite mmr_target_insert(MmrTarget *t);
