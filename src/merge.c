@@ -368,6 +368,26 @@ merge_pass(MergePass *pass, int n)
 	PopActiveSnapshot();
 }
 
+/* A row that has just been put in goes again: its key was written and deleted here in between. */
+static void
+merge_late(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem *item,
+		   MmrMeeting *meeting)
+{
+	Datum		key[INDEX_MAX_KEYS];
+	MmrDecision decision = {0};
+	MmrVerdict	verdict;
+
+	mmr_target_remove_tid(t, &item->tid);
+	m->counts.inserted--;
+	meeting->local_row = false;
+	verdict = mmr_resolve(meeting);
+	if (verdict.conflict == MMR_CONFLICT_NONE)
+		return;
+	mmr_key_decode(table->key, item->change.key, item->change.keylen, key);
+	mmr_merge_fill(table, t, item, false);
+	merge_log(m, table, t, item, key, false, meeting, &verdict, &decision);
+}
+
 /*
  * Rows inserted for absent keys: has the key got a newer version meanwhile
  * (inserted and deleted here)?  Then ours is late, and goes.
@@ -391,10 +411,7 @@ merge_recheck(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem **in
 				mmr_version_compare(&meeting.local, &item->change.version) == 0)
 				continue;
 			if (mmr_version_compare(&meeting.local, &item->change.version) > 0)
-			{
-				mmr_target_remove_tid(t, &item->tid);
-				m->counts.inserted--;
-			}
+				merge_late(m, table, t, item, &meeting);
 			else if (!item->recorded && !mmr_version_is_none(&item->change.version))
 				mmr_merge_record(m, table, &item->change, item->hash);
 		}
