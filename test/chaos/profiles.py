@@ -18,6 +18,7 @@ class Profile:
     faults: str = ""                    # by name, with commas; none: all
     clock: bool = False                 # clocks jump
     burst: tuple = ()                   # all write for so many seconds, once in so many; a fault each time (late)
+    lazy: bool = False                  # synchronous_commit off everywhere; else on every second server, by the seed
     lonely: bool = False                # only the first server is written to: then there is no conflict at all
 
 
@@ -38,7 +39,8 @@ PROFILES = {
                     tables={"sess": 5, "acct": 1}, faults="late_burst"),
     "clock": Profile(keys=5, writers=3, pace=0.01, waits=(0.02, 0.1), heartbeat=300, rest=(0.2, 0.5, 1), clock=True,
                      faults="clock,clock,restart,kill_server,isolate"),
-    "crash": Profile(keys=14, writers=4, pace=0.01, waits=(0.02, 0.1), rest=(0.3, 0.6, 1), faults="kill_server,kill_server,restart"),
+    # nobody waits for the disk, and servers lose what is not on it
+    "crash": Profile(keys=14, writers=4, pace=0.01, waits=(0.02, 0.1), rest=(1.5, 2.5), lazy=True, faults="kill_server"),
     "long": Profile(keys=8, writers=5, pace=0.01, prepared=0.15, waits=(0.3, 1.0, 3.0), rest=(0.5, 1), faults="cut,kill_worker"),
     # one writes and nothing goes wrong: whatever is called a conflict is none
     "lonely": Profile(keys=6, writers=4, pace=0.003, waits=(0.02, 0.1), truncate=0.01, lonely=True, rest=(0.2, 0.5),

@@ -17,7 +17,7 @@ class Planner:
         self.profile = profile
         self.rng = random.Random(f"{seed}/{node}/{writer}")
         # on every second node nobody waits for the disk: what is committed stays unflushed for long
-        self.lazy = random.Random(f"{seed}/{node}").random() < 0.5
+        self.lazy = profile.lazy or random.Random(f"{seed}/{node}").random() < 0.5
         self.name = f"{node}.{writer}"
         self.n = 0
 

@@ -27,12 +27,17 @@ my $bug = qr/PANIC|TRAP:|was not closed|\bleak|still referenced|unexpected snaps
 	invalid\ memory\ alloc|could\ not\ find\ block|corrupt|cache\ lookup\ failed|terminated\ by\ signal\ (?:6|8|11)/x;
 
 # What sessions say when a server goes down, and those that come too early.
-my $shutdown = qr/terminating\ background\ worker\ "mmrepl\ \w+"\ due\ to\ administrator\ command|terminating\ connection\ due\ to\ (?:administrator\ command|unexpected\ postmaster\ exit)|
+my $going_down = qr/received\ (?:smart|fast|immediate)\ shutdown\ request|terminating\ any\ other\ active\ server\ processes/x;
+my $comes_up = qr/database\ system\ is\ ready\ to\ accept/x;
+my $while_down = qr/terminating\ connection\ due\ to\ administrator\ command/x;
+my $shutdown = qr/terminating\ connection\ due\ to\ unexpected\ postmaster\ exit|
 	the\ database\ system\ is\ (?:starting\ up|shutting\ down|in\ recovery\ mode|not\ yet\ accepting)/x;
 
-# Apply gives way to users, by design (A10), and pushers let go of connections when the configuration changes.
+# Apply gives way to users, by design (A10); a pusher that connects anew ends what its last connection left behind; workers
+# leave, and let go of connections, when the configuration changes.
 my $gives_way = qr/mmrepl\ push\ \d+\]\ (?:ERROR:\ \ (?:deadlock\ detected|canceling\ statement\ due\ to\ (?:lock\ timeout|user\ request))|
-	FATAL:\ \ connection\ to\ client\ lost)/x;
+	FATAL:\ \ (?:connection\ to\ client\ lost|terminating\ connection\ due\ to\ administrator\ command))|
+	terminating\ background\ worker\ "mmrepl\ \w+"\ due\ to\ administrator\ command/x;
 
 # new_node(name, conf => text, link => 1 (what connects comes over an MmreplLink), preload => 0, start => 0)
 sub new_node
@@ -252,9 +257,15 @@ sub log_clean
 {
 	my ($node, $expected) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my @bad = grep {
-		/$bug/ || (/\b(?:ERROR|FATAL):  / && !/$shutdown/ && !/$gives_way/ && !(defined $expected && /$expected/))
-	} split /\n/, slurp_file($node->logfile);
+	my (@bad, $down);
+	foreach (split /\n/, slurp_file($node->logfile))
+	{
+		$down = 1 if /$going_down/;
+		$down = 0 if /$comes_up/;
+		push @bad, $_
+		  if /$bug/ || (/\b(?:ERROR|FATAL):  / && !/$shutdown/ && !($down && /$while_down/) && !/$gives_way/
+			&& !(defined $expected && /$expected/));
+	}
 	is(scalar @bad, 0, 'log of ' . $node->name . ' tells of nothing wrong')
 	  or diag(join "\n", grep { defined } @bad[ 0 .. 9 ]);
 	return !@bad;
