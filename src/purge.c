@@ -288,6 +288,24 @@ segment_truncate(MmrDatabase *db, int segment)
 	}
 }
 
+/*
+ * After a restart the current segment is one that may have an index: what is
+ * appended now is not in it, and nobody uses it.  It has to go before
+ * the segment is closed, or it would be taken for whole.
+ */
+static void
+segment_drop_index(MmrDatabase *db, int segment)
+{
+	bool		done = false;
+
+	mmr_worker_start_transaction("emptying an index of the change log");
+	if (mmr_worker_hold_extension())
+		done = mmr_segbuild_clear(segment);
+	mmr_worker_commit_transaction();
+	if (done)
+		pg_atomic_write_u32(&db->segment_indexed[segment], 0);
+}
+
 /* Has the index of a sealed segment built, in a transaction of its own; false: not now. */
 static bool
 segment_build_index(MmrDatabase *db, int segment)
@@ -465,7 +483,8 @@ survey(MmrDatabase *db, int *ripe)
 		else if (inspect(db, i, i != current, st))
 			ripe[n++] = i;
 	}
-	if (rotation_is_due(db, &segments[current], now))
+	if (pg_atomic_read_u32(&db->segment_indexed[current]) == 0 &&
+		rotation_is_due(db, &segments[current], now))
 	{
 		int			closed = rotate(db, now);
 
@@ -492,10 +511,14 @@ mmr_purge_round(void)
 	int			ripe[MMR_SEGMENTS];
 	int			n = 0;
 	int			due;
+	int			current;
 
 	/* nothing is in the log: an idle database costs no transaction */
 	if (db == NULL || !log_is_used(db))
 		return false;
+	current = pg_atomic_read_u32(&db->current_segment) % MMR_SEGMENTS;
+	if (pg_atomic_read_u32(&db->segment_indexed[current]) != 0)
+		segment_drop_index(db, current);
 	mmr_worker_start_transaction("looking at the change log");
 	if (mmr_worker_hold_extension())
 		n = survey(db, ripe);

@@ -40,7 +40,11 @@ bool
 mmr_segindex_exists(int segment)
 {
 	MmrDatabase *db = mmr_shared_database();
+	int			current = db ? pg_atomic_read_u32(&db->current_segment) % MMR_SEGMENTS : 0;
 
+	/* one that has outlived a restart: its segment is appended to again, until the janitor has emptied it */
+	if (segment == current)
+		return false;
 	return db == NULL || pg_atomic_read_u32(&db->segment_indexed[segment]) != 0;
 }
 

@@ -91,7 +91,7 @@ typedef struct MmrSegIndex
 	uint32		lxid;			/* transaction in which both are locked */
 } MmrSegIndex;
 
-/* False if there is certainly no index of that segment. */
+/* False if there is certainly no index of that segment that could be used. */
 extern bool mmr_segindex_exists(int segment);
 
 /* Table of the index, locked; NULL if there is none (extension being dropped). */
