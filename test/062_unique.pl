@@ -1,6 +1,6 @@
 # Two rows of different keys that claim the same value of a unique index, an expression, a part of the rows, an
-# exclusion constraint: thousands of small random histories on three nodes, each of a group of rows of its own, delivered in random orders
-# and in parts. Then all nodes are equal, every index holds, whatever is not there any more was overwritten by a
+# exclusion constraint: thousands of small random histories on three nodes (NODES), each of a group of rows of its own, delivered in
+# random orders and in parts. Then all nodes are equal, every index holds, whatever is not there any more was overwritten by a
 # newer write, or is whole in the conflict history; and the logs drain. SEED and ROUNDS may be given.
 use strict;
 use warnings;
@@ -12,10 +12,11 @@ use Test::More;
 my $seed = $ENV{SEED} // 62;
 my $rounds = $ENV{ROUNDS} // 4;
 my $groups = $ENV{GROUPS_OF_ROWS} // 60;
-note("SEED=$seed");
+my @names = map { "aaa0$_" } 1 .. $ENV{NODES} // 3;
+note("SEED=$seed, @names");
 srand($seed);
 
-my @nodes = map { new_node($_, conf => "mmrepl.lock_timeout = '60s'\nmmrepl.heartbeat_interval = 100\nmmrepl.frame_size = 64\n") } qw(aaa01 aaa02 aaa03);
+my @nodes = map { new_node($_, conf => "mmrepl.lock_timeout = '60s'\nmmrepl.heartbeat_interval = 100\nmmrepl.frame_size = 64\n") } @names;
 
 # What each table is to be checked for: the columns that statements may set, and with what.
 my $value = sub { return (int(rand(3)) < 1 ? 'NULL' : 1 + int(rand(3))); };
@@ -68,8 +69,7 @@ sql_all(q{
 		RETURN 0;
 	END $$}, @nodes);
 sql_all("CREATE TRIGGER note_write AFTER INSERT OR UPDATE OR DELETE ON $_ FOR EACH ROW EXECUTE FUNCTION note_write()", @nodes) foreach @tables;
-sql($nodes[0], "INSERT INTO mark SELECT unnest('{aaa01,aaa02,aaa03}'::text[]), 0");
-sql($nodes[$_], "INSERT INTO mark SELECT unnest('{aaa01,aaa02,aaa03}'::text[]), 0") foreach 1, 2;
+sql_all("INSERT INTO mark SELECT unnest('{@{[ join ',', @names ]}}'::text[]), 0", @nodes);
 join_nodes(\@nodes, exclude => ['wrote'], keys => { keyed => 'keyed_key' });
 wait_synced(@nodes);
 my $gates = MmreplGates->new(@nodes);
@@ -160,7 +160,8 @@ foreach my $round (1 .. $rounds)
 	# in parts: some hear of some before they write on
 	foreach my $part (1 .. int(rand(4)))
 	{
-		my @some = ($gates->orders)[ 0 .. int(rand(3)) ];
+		my @all = $gates->orders;
+		my @some = @all[ 0 .. int(rand(@all / 2)) ];
 		$gates->deliver(@$_) foreach @some;
 		$gates->shut;
 		write_some(1);
