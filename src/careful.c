@@ -310,7 +310,8 @@ mmr_careful_bind(MmrMerge *m, MmrMergeTable *table, MmrRowDescription *descripti
 	table->description = description;
 	/* rows of another key cannot be told apart here, and are nothing to set aside */
 	mmr_row_same_key(description, table->key);
-	if (m->careful)
+	/* where rows stand aside already because they did not fit, that is not found out again by a batch that fails */
+	if (m->careful || mmr_setaside_of_table(table->relid))
 	{
 		MemoryContext old = MemoryContextSwitchTo(m->batch_cxt);
 
