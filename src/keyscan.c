@@ -103,9 +103,9 @@ void
 mmr_keyscan_rest(MmrKeyScan *s)
 {
 	if (s->point != NULL)
-		index_rescan(s->point, NULL, 0, NULL, 0);
+		index_rescan(s->point, NULL, s->point->numberOfKeys, NULL, 0);
 	if (s->walk != NULL)
-		index_rescan(s->walk, NULL, 0, NULL, 0);
+		index_rescan(s->walk, NULL, s->walk->numberOfKeys, NULL, 0);
 	s->walking = false;
 	s->run = s->patience;
 }
