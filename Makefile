@@ -43,7 +43,7 @@ $(OBJS): $(HDRS)
 # TESTS="regress isolation tap", PROVE_TESTS=test/..., ASSERT=prefix of a PostgreSQL with assertions
 .PHONY: test demo chaos chaos-proof bench headerscheck
 test:
-	@scripts/with_server.sh -p python3 -n test/run.sh
+	@scripts/with_server.sh -p python3 -c /etc/freeradius/3.0 -n test/run.sh
 
 demo:
 	@scripts/with_server.sh -p "$(DEMO_PACKAGES)" -c /etc/freeradius/3.0 demo/run.sh

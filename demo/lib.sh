@@ -317,11 +317,19 @@ conflict_lines() {
 	done
 }
 
+# late_session SERVER: one of those whose Stop was elsewhere
+late_session() {
+	sql "$1" --command="
+		SELECT format('   on %s: O-001 from %s to %s, %s s, %s octets out', '$1', acctstarttime::time,
+			coalesce(acctstoptime::time::text, 'now'), acctsessiontime, acctoutputoctets)
+		FROM radacct WHERE acctsessionid = 'O-001'"
+}
+
 # how many conflicts of which kind, both servers
 conflict_counts() {
 	local n
 	echo
-	echo "Conflicts settled, newest wins, each with both rows in mmrepl.conflict_history:"
+	echo "Conflicts settled, radacct's by merging both rows, the others' by the newest; all are in mmrepl.conflict_history:"
 	for n in aaa01 aaa02; do
 		sql $n -F ' ' --command="
 			SELECT format('   on %s: %s %s of %s, %s', '$n', conflicts, conflict_type, tablename, resolution)
