@@ -48,7 +48,7 @@ foreach my $order ([ 0, 1, 2 ], [ 0, 2, 1 ], [ 1, 0, 2 ], [ 1, 2, 0 ], [ 2, 0, 1
 	foreach my $i (@$order)
 	{
 		$nodes[$i]->{mmrepl_link}->heal;
-		poll($nodes[$i], qq{SELECT count(*) > 0 FROM mmrepl.conflict_history WHERE tablename = 'bag' AND key = '{"id": $key}'});
+		poll($nodes[$i], "SELECT words = 'aaa01 aaa02 aaa03' FROM bag WHERE id = $key");
 	}
 	$settle->();
 	my $name = 'told in order ' . join(' ', map { $nodes[$_]->name } @$order);
