@@ -52,77 +52,76 @@ sql($a, q{SELECT mmrepl.update_db('bbb', new_name => 'aaa02')});
 wait_synced(@nodes);
 
 # Both write while they cannot hear each other, the second is the newest; then one hears of it first. The end is the same on both.
+# Many conflicts at once, each of a key of its own: [table, before on a, then on a, then on b]; gives the keys.
 my $key = 0;
-my $conflict = sub {
-	my ($table, $first_told, $before, $old, $new) = @_;
+my $conflicts = sub {
+	my ($first_told, @cases) = @_;
 	my $other = $first_told == $a ? $b : $a;
-	$key++;
-	my ($x, $y, $z) = map { s/\bT\b/$table/gr =~ s/\bK\b/$key/gr } $before, $old, $new;
-	sql($a, $x);
+	my @keys = map { ++$key } @cases;
+	my @script = map { my $part = $_; join ";\n", map { my $i = $_; $cases[$i][ $part + 1 ] =~ s/\bT\b/$cases[$i][0]/gr =~ s/\bK\b/$keys[$i]/gr } 0 .. $#cases } 0 .. 2;
+	sql($a, $script[0]);
 	wait_synced(@nodes);
 	$_->{mmrepl_link}->cut foreach @nodes;
-	sql($a, $y);
-	sql($b, $z);
+	sql($a, $script[1]);
+	sql($b, $script[2]);
 	$first_told->{mmrepl_link}->heal;
-	poll($first_told, "SELECT count(*) > 0 FROM mmrepl.conflict_history WHERE tablename = '$table' AND key = '{\"id\": $key}'");
+	poll($first_told, "SELECT count(*) > 0 FROM mmrepl.conflict_history WHERE key = '{\"id\": $keys[0]}'");
 	$other->{mmrepl_link}->heal;
 	wait_synced(@nodes);
-	return;
+	return @keys;
 };
-my $row = sub { my ($table) = @_; my @all = map { sql($_, "SELECT v, n FROM $table WHERE id = $key") } @nodes; return $all[0] eq $all[1] ? $all[0] : "differs: @all"; };
-my $history = sub { my ($node, $what) = @_; return sql($node, 'SELECT ' . ($what // 'resolution') . " FROM mmrepl.conflict_history WHERE key = '{\"id\": $key}' ORDER BY id"); };
+my $conflict = sub { my ($table, $first, @parts) = @_; $conflicts->($first, [ $table, @parts ]); return; };
+my $row = sub {
+	my ($table, $which) = @_;
+	$which //= $key;
+	my @all = map { sql($_, "SELECT v, n FROM $table WHERE id = $which") } @nodes;
+	return $all[0] eq $all[1] ? $all[0] : "differs: @all";
+};
+my $history = sub {
+	my ($node, $what, $which) = @_;
+	$which //= $key;
+	return sql($node, 'SELECT ' . ($what // 'resolution') . " FROM mmrepl.conflict_history WHERE key = '{\"id\": $which}' ORDER BY id");
+};
 
 my %case = (
-	insert => [ '', "INSERT INTO T VALUES (K, 'old', 5)", "INSERT INTO T VALUES (K, 'new', 2)" ],
-	update => [ "INSERT INTO T VALUES (K, 'base', 1)", "UPDATE T SET v = 'old', n = 5 WHERE id = K", "UPDATE T SET v = 'new', n = 2 WHERE id = K" ],
-	delete_newer => [ "INSERT INTO T VALUES (K, 'base', 1)", "UPDATE T SET v = 'old', n = 5 WHERE id = K", 'DELETE FROM T WHERE id = K' ],
-	update_newer => [ "INSERT INTO T VALUES (K, 'base', 1)", 'DELETE FROM T WHERE id = K', "UPDATE T SET v = 'new', n = 2 WHERE id = K" ],
-	deletes => [ "INSERT INTO T VALUES (K, 'base', 1)", 'DELETE FROM T WHERE id = K', 'DELETE FROM T WHERE id = K' ],
-	same => [ '', "INSERT INTO T VALUES (K, 'same', 5)", "INSERT INTO T VALUES (K, 'same', 5)" ]);
+	insert => [ '', "INSERT INTO T (id, v, n) VALUES (K, 'old', 5)", "INSERT INTO T (id, v, n) VALUES (K, 'new', 2)" ],
+	update => [ "INSERT INTO T (id, v, n) VALUES (K, 'base', 1)", "UPDATE T SET v = 'old', n = 5 WHERE id = K", "UPDATE T SET v = 'new', n = 2 WHERE id = K" ],
+	delete_newer => [ "INSERT INTO T (id, v, n) VALUES (K, 'base', 1)", "UPDATE T SET v = 'old', n = 5 WHERE id = K", 'DELETE FROM T WHERE id = K' ],
+	update_newer => [ "INSERT INTO T (id, v, n) VALUES (K, 'base', 1)", 'DELETE FROM T WHERE id = K', "UPDATE T SET v = 'new', n = 2 WHERE id = K" ],
+	deletes => [ "INSERT INTO T (id, v, n) VALUES (K, 'base', 1)", 'DELETE FROM T WHERE id = K', 'DELETE FROM T WHERE id = K' ],
+	same => [ '', "INSERT INTO T (id, v, n) VALUES (K, 'same', 5)", "INSERT INTO T (id, v, n) VALUES (K, 'same', 5)" ]);
 # table => case => what stands
+my %newest = (insert => 'new|2', update => 'new|2', delete_newer => '', update_newer => 'new|2', deletes => '', same => 'same|5');
 my %end = (
-	latest => { insert => 'new|2', update => 'new|2', delete_newer => '', update_newer => 'new|2', deletes => '', same => 'same|5' },
-	merged => { insert => 'new old|5', update => 'new old|5', delete_newer => '', update_newer => 'new|2', deletes => '', same => 'same|5' },
-	by_time => { insert => 'old|2', update => 'old|2', delete_newer => '', update_newer => 'new|2', deletes => '', same => 'same|5' },
-	summed => { insert => 'new|7', update => 'new|7', delete_newer => '', update_newer => 'new|2', deletes => '', same => 'same|5' });
-foreach my $table (sort keys %end)
-{
-	foreach my $first ($a, $b)
+	latest => {%newest},
+	first_b => {%newest},
+	merged => { %newest, insert => 'new old|5', update => 'new old|5' },
+	by_time => { %newest, insert => 'old|2', update => 'old|2' },
+	summed => { %newest, insert => 'new|7', update => 'new|7' });
+my $all_cases = sub {
+	my ($first, @tables) = @_;
+	my @which = map { my $table = $_; map { [ $table, $_ ] } sort keys %case } @tables;
+	my @keys = $conflicts->($first, map { [ $_->[0], @{ $case{ $_->[1] } } ] } @which);
+	foreach my $i (0 .. $#which)
 	{
-		foreach my $case (sort keys %case)
-		{
-			my @columns = $table eq 'merged' ? map { s/INTO T VALUES/INTO T (id, v, n) VALUES/r } @{ $case{$case} } : @{ $case{$case} };
-			$conflict->($table, $first, @columns);
-			is($row->($table), $end{$table}{$case}, "$table: $case, heard first by " . $first->name);
-		}
+		my ($table, $case) = @{ $which[$i] };
+		is($row->($table, $keys[$i]), $end{$table}{$case}, "$table: $case, heard first by " . $first->name);
 	}
-}
-is(sql($a, 'SELECT min(twice) = 4 AND bool_and(twice = n * 2) FROM merged'), 't', 'generated columns are made of the merged row');
-is(sql($_, 'SELECT string_agg(name, $$ $$) FROM who'), sql($_, q{SELECT CASE WHEN EXISTS (SELECT FROM mmrepl.conflict_history WHERE tablename = 'merged' AND resolution = 'merge') THEN 'app' ELSE '' END}),
-	'the function runs as the owner of the table on ' . $_->name) foreach @nodes;
-ok(sql($_, q{SELECT count(*) FROM mmrepl.conflict_history WHERE tablename IN ('merged', 'summed') AND resolution = 'merge'}), 'merged on ' . $_->name) foreach @nodes;
+	return map { $which[$_][1] => $keys[$_] } 0 .. $#which;
+};
+$all_cases->($_, sort keys %end) foreach $a, $b;
+is(sql($a, 'SELECT bool_and(twice = n * 2) FROM merged'), 't', 'generated columns are made of the merged row');
+is(sql($_, 'SELECT string_agg(name, $$ $$) FROM who'), 'app', 'the function runs as the owner of the table on ' . $_->name) foreach @nodes;
+ok(sql($_, "SELECT count(DISTINCT tablename) = 2 FROM mmrepl.conflict_history WHERE tablename IN ('merged', 'summed') AND resolution = 'merge'") eq 't', 'merged on ' . $_->name) foreach @nodes;
 
-# Priority: both ways round, whoever is newer, deletes too.
-foreach my $first ($a, $b)
-{
-	foreach my $case (sort keys %case)
-	{
-		my %want = (insert => 'new|2', update => 'new|2', delete_newer => '', update_newer => 'new|2', deletes => '', same => 'same|5');
-		$conflict->('first_b', $first, @{ $case{$case} });
-		is($row->('first_b'), $want{$case}, "aaa02 comes first and is newer: $case");
-	}
-}
+# Priority of the one who is older: both ways round, deletes too.
 sql($a, q{SELECT mmrepl.update_table('first_b', conflict_strategy => 'priority: aaa01, aaa02')});
+$end{first_b} = { insert => 'old|5', update => 'old|5', delete_newer => 'old|5', update_newer => '', deletes => '', same => 'same|5' };
 foreach my $first ($a, $b)
 {
-	foreach my $case (sort keys %case)
-	{
-		my %want = (insert => 'old|5', update => 'old|5', delete_newer => 'old|5', update_newer => '', deletes => '', same => 'same|5');
-		$conflict->('first_b', $first, @{ $case{$case} });
-		is($row->('first_b'), $want{$case}, "aaa01 comes first and is older: $case, heard first by " . $first->name);
-		is($history->($first), $first == $a ? 'keep_local' : 'apply_remote', 'and the history says whose row stands')
-		  if $case =~ /insert|update|newer/;
-	}
+	my %keys = $all_cases->($first, 'first_b');
+	is($history->($first, 'resolution', $keys{$_}), $first == $a ? 'keep_local' : 'apply_remote', "$_: the history says whose row stands")
+	  foreach qw(insert update delete_newer update_newer);
 }
 
 # What comes after the decision and before it is known: it has not lost what the decision kept.
@@ -151,14 +150,15 @@ wait_synced(@nodes);
 is($row->('latest'), 'b1|1', 'latest merges nothing');
 
 # Functions that fail: the newest stands, the history says why, nothing stops.
-foreach my $case ([ 'refuse', qr/^cannot decide: no/ ], [ 'key', qr/another key/ ], [ 'check', qr/violates check constraint/ ], [ 'null', qr/^$/ ])
+my @failures = ([ 'refuse', qr/^cannot decide: no/ ], [ 'key', qr/another key/ ], [ 'check', qr/violates check constraint/ ], [ 'null', qr/^$/ ]);
+foreach my $first ($a, $b)
 {
-	my ($word, $error) = @$case;
-	foreach my $first ($a, $b)
+	my @keys = $conflicts->($first, map { [ 'merged', '', "INSERT INTO T (id, v, n) VALUES (K, 'old $_->[0]', 5)", "INSERT INTO T (id, v, n) VALUES (K, 'new $_->[0]', 2)" ] } @failures);
+	foreach my $i (0 .. $#failures)
 	{
-		$conflict->('merged', $first, '', "INSERT INTO T (id, v, n) VALUES (K, 'old $word', 5)", "INSERT INTO T (id, v, n) VALUES (K, 'new $word', 2)");
-		is($row->('merged'), "new $word|2", "$word: the newest stands");
-		like($history->($first, 'error'), $error, "$word: the history says why");
+		my ($word, $error) = @{ $failures[$i] };
+		is($row->('merged', $keys[$i]), "new $word|2", "$word: the newest stands");
+		like($history->($first, 'error', $keys[$i]), $error, "$word: the history says why");
 	}
 }
 is(sql($a, "SELECT count(*) FROM mmrepl.conflict_history WHERE error IS NOT NULL AND resolution = 'merge'"), 0, 'no merge with an error');
