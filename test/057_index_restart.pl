@@ -25,8 +25,12 @@ $a->restart;
 sql($a, "INSERT INTO t SELECT i, 'backlog' FROM generate_series(1000 * $_, 1000 * $_ + 999) i") foreach 1 .. 20;
 poll_is($a, $indexed, 't', 'the first segment has an index');
 kill_postmaster($a);
+# no worker is there yet when the first one writes
+$a->append_conf('postgresql.conf', 'max_worker_processes = 0');
 start_again($a);
 sql($a, q{UPDATE t SET v = 'new' WHERE id <= 50; INSERT INTO s SELECT i, 'new' FROM generate_series(1, 50) i});
+$a->append_conf('postgresql.conf', 'max_worker_processes = 32');
+$a->restart;
 $a->{mmrepl_link}->heal;
 $b->{mmrepl_link}->heal;
 wait_synced(@nodes);
