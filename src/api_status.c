@@ -29,10 +29,10 @@ PG_FUNCTION_INFO_V1(mmrepl_database_state);
 PG_FUNCTION_INFO_V1(mmrepl_conninfo_shown);
 
 /*
- * An idle pusher looks at its peer once in a heartbeat_interval.  One that has
- * not for so many of them, and so many ms, hangs.
+ * An idle pusher looks at its peer once in ten heartbeat_intervals.  One that
+ * has not for so many of them, and so many ms, hangs.
  */
-#define STATUS_STALL_HEARTBEATS 5
+#define STATUS_STALL_HEARTBEATS 30
 #define STATUS_STALL_MIN		10000
 
 #define WORKERS_COLS	36

@@ -29,6 +29,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "alarm.h"
 #include "apply.h"
 #include "capture.h"
 #include "careful.h"
@@ -113,6 +114,10 @@ apply_xact(XactEvent event, void *arg)
 				/* also when nothing had to be done: the sender waits to hear that we know */
 				if (session.batch->changes)
 					pg_atomic_fetch_add_u64(&db->applied, 1);
+				if (session.batch->merge.authored)
+					mmr_alarm_committed(0);
+				else
+					mmr_alarm_applied();
 			}
 			session.batch = NULL;
 			break;

@@ -27,6 +27,7 @@
 #include "utils/snapmgr.h"
 
 #include "breaks.h"
+#include "alarm.h"
 #include "buffer.h"
 #include "capture.h"
 #include "catalog.h"
@@ -254,7 +255,6 @@ mmrepl_capture_truncate(PG_FUNCTION_ARGS)
 static void
 capture_xact(XactEvent event, void *arg)
 {
-	MmrDatabase *db;
 	int64		captured;
 
 	switch (event)
@@ -265,12 +265,8 @@ capture_xact(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_COMMIT:
 			captured = mmr_buffer_end();
-			if (captured > 0 && (db = mmr_shared_database()) != NULL)
-			{
-				pg_atomic_fetch_add_u64(&db->changes, captured);
-				pg_atomic_fetch_add_u64(&db->commits, 1);
-				mmr_shared_wake_pushers();
-			}
+			if (captured > 0)
+				mmr_alarm_committed(captured);
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:

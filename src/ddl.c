@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  * ddl.c
- *	  What has to be done when a user's DDL concerns mmrepl.
+ *	  What has to be done when a user's utility statement concerns mmrepl.
  *
  * Floor 11.
  * Reads and writes through the keepers it calls.
- * Runs in: backends that run DROP EXTENSION mmrepl, before it is run.  (An
+ * Runs in: backends that run DROP EXTENSION mmrepl, before it is run, and
+ * those that run COMMIT PREPARED, whose own transaction has captured nothing.  (An
  * event trigger would be one more thing that fails when the library is gone;
  * the object access hook comes when our tables have been dropped.)
  *
@@ -23,6 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "alarm.h"
 #include "catalog.h"
 #include "ddl.h"
 #include "mmrepl.h"
@@ -31,6 +33,7 @@
 static ProcessUtility_hook_type prev_utility_hook = NULL;
 
 static bool ddl_drops_us(PlannedStmt *pstmt);
+static bool ddl_commits_prepared(PlannedStmt *pstmt);
 static void ddl_before_drop(void);
 static void ddl_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 						ProcessUtilityContext context, ParamListInfo params,
@@ -48,12 +51,25 @@ ddl_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 			ProcessUtilityContext context, ParamListInfo params,
 			QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
+	bool		prepared = ddl_commits_prepared(pstmt);
+
 	if (ddl_drops_us(pstmt))
 		ddl_before_drop();
 	if (prev_utility_hook)
 		prev_utility_hook(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 	else
 		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	if (prepared)
+		mmr_alarm_committed(0);
+}
+
+/* COMMIT PREPARED: it can be seen by now; what it changed only the log knows. */
+static bool
+ddl_commits_prepared(PlannedStmt *pstmt)
+{
+	TransactionStmt *stmt = (TransactionStmt *) pstmt->utilityStmt;
+
+	return stmt != NULL && IsA(stmt, TransactionStmt) && stmt->kind == TRANS_STMT_COMMIT_PREPARED;
 }
 
 /* DROP EXTENSION ... mmrepl ..., by somebody who may. */

@@ -182,9 +182,9 @@ nap(MmrWorker *me, MmrDatabase *db, Pace *pace, bool waiting)
 	if (pace->quiet < JANITOR_QUIET)
 		return JANITOR_NAP_BUSY;
 
-	pg_atomic_write_u32(&me->sleeping, 1);
+	pg_atomic_write_u32(&me->sleeping, MMR_SLEEP_REST);
 	pg_memory_barrier();
-	if (pg_atomic_read_u64(&db->changes) != changes)
+	if (pg_atomic_read_u64(&db->changes) != changes || pg_atomic_read_u64(&db->contexts) != contexts)
 		return JANITOR_NAP_BUSY;
 	return waiting ? JANITOR_NAP_WAITING : JANITOR_NAP_IDLE;
 }

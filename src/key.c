@@ -511,16 +511,15 @@ mmr_key_place(MmrKey *key, const char *data, int len)
 	return key->columns[0].codec <= MMR_CODEC_INT8 ? mmr_get_zigzag(&r) : 0;
 }
 
-/* Hash from a seed: the same on every server if the seed is. */
-static uint64
-key_hash_seeded(MmrKey *key, const char *data, int len, uint64 seed)
+uint64
+mmr_key_hash(MmrKey *key, const char *data, int len)
 {
 	MmrReader	r = {data, data + len};
-	uint64		h = seed;
+	uint64		h = key->relid;
 	MemoryContext old;
 
 	if (likely(key->image_equal))
-		return hash_bytes_extended((const unsigned char *) data, len, seed);
+		return hash_bytes_extended((const unsigned char *) data, len, key->relid);
 
 	old = MemoryContextSwitchTo(scratch);
 	for (int i = 0; i < key->ncolumns; i++)
@@ -541,18 +540,6 @@ key_hash_seeded(MmrKey *key, const char *data, int len, uint64 seed)
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(scratch);
 	return h;
-}
-
-uint64
-mmr_key_hash(MmrKey *key, const char *data, int len)
-{
-	return key_hash_seeded(key, data, len, key->relid);
-}
-
-uint64
-mmr_key_hash_anywhere(MmrKey *key, const char *data, int len)
-{
-	return key_hash_seeded(key, data, len, 0);
 }
 
 bool

@@ -208,6 +208,22 @@ keep_janitors(TimestampTz *next)
 	}
 }
 
+/* The server has crashed: whoever did it, it shall not be us again at once. */
+static void
+launcher_pace(void)
+{
+	TimestampTz until = mmr_shared->start_at;
+
+	if (GetCurrentTimestamp() >= until)
+		return;
+	ereport(LOG,
+			(errmsg("replication starts again in %ld ms", mmr_worker_until(until)),
+			 errdetail("A process of the server has crashed."),
+			 errhint("See mmrepl.restart_delay.")));
+	while (GetCurrentTimestamp() < until)
+		mmr_worker_sleep(mmr_worker_until(until));
+}
+
 static void
 launcher_body(MmrWorker *me)
 {
@@ -218,6 +234,7 @@ launcher_body(MmrWorker *me)
 	ctl.hcxt = CurrentMemoryContext;
 	known = hash_create("mmrepl databases", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 
+	launcher_pace();
 	for (;;)
 	{
 		TimestampTz next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LAUNCHER_NAP);

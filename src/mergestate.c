@@ -150,6 +150,7 @@ record_hold(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uint64 h
 void
 mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uint64 hash)
 {
+	m->authored |= change->dot.node == m->my_node || table->goes_on;
 	if (m->guarded)
 	{
 		record_hold(m, table, change, hash);

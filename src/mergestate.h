@@ -62,6 +62,7 @@ typedef struct MmrMerge
 	int32		source_node;
 	const MmrContext *context;	/* what the sender had applied */
 	MmrVersions *versions;		/* of this session */
+	bool		authored;		/* something was decided here, or is handed on: others have to be told */
 	MmrAppender *appender;		/* entries to record, NULL: none yet in this frame */
 	MmrMergeCounts counts;
 	int64		max_ts;			/* highest seen */

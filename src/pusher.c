@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "backlog.h"
 #include "batch.h"
 #include "config.h"
 #include "copy.h"
@@ -36,7 +37,9 @@
 #include "membership.h"
 #include "node.h"
 #include "peerstate.h"
+#include "report.h"
 #include "rowerror.h"
+#include "seqcopy.h"
 #include "setback.h"
 #include "topology.h"
 #include "transport.h"
@@ -46,6 +49,8 @@
 #define SAVE_INTERVAL_MS	5000
 /* First pause after a lock or a deadlock at the peer. */
 #define RETRY_FIRST_MS		50
+/* An idle pusher looks at its peer ever less often, down to once in so many heartbeats. */
+#define REST_HEARTBEATS		10
 
 typedef struct Pusher
 {
@@ -58,6 +63,8 @@ typedef struct Pusher
 	MmrLink    *link;
 	MmrTransport transport;
 	MmrBatch   *batch;
+	MmrBacklog *backlog;		/* what waits while nothing can be sent; in life */
+	long		nap_ms;			/* next one, when nothing happens */
 	MmrWanted	wanted;			/* keys that the peer asks for, in this session */
 	bool		sending;		/* rows are on their way to the peer */
 	bool		careful;		/* it could not apply one of them: next time it shall set that aside (A11) */
@@ -71,6 +78,7 @@ typedef struct Pusher
 	TimestampTz context_sent_at;
 	TimestampTz saved_at;
 	bool		unsaved;
+	char		saved_message[MMR_MSGLEN];
 	long		pause_ms;		/* after the next transient failure */
 	bool		looked;			/* at the members */
 	char		missing[MMR_MSGLEN];	/* what is wrong with one of them */
@@ -153,6 +161,7 @@ pusher_save(Pusher *p)
 	mmr_worker_commit_transaction();
 	p->saved_at = GetCurrentTimestamp();
 	p->unsaved = false;
+	strlcpy(p->saved_message, p->last_message, MMR_MSGLEN);
 }
 
 static void
@@ -161,32 +170,12 @@ pusher_frame(void *arg, StringInfo frame, bool last)
 	mmr_transport_frame(&((Pusher *) arg)->transport, frame, last);
 }
 
-static void
-pusher_copy_report(void *arg, const char *nspname, const char *relname, int tables_done,
-				   int tables, int64 rows, int64 rows_total, int64 bytes, int64 bytes_total)
-{
-	MmrWorker  *me = ((Pusher *) arg)->me;
-	char		table[sizeof(me->copy.table)];
-
-	snprintf(table, sizeof(table), "%s%s%s", nspname, nspname[0] ? "." : "", relname);
-	SpinLockAcquire(&me->mutex);
-	me->copy.tables_done = tables_done;
-	me->copy.tables_total = tables;
-	me->copy.rows_done = rows;
-	me->copy.rows_total = rows_total;
-	me->copy.bytes_done = bytes;
-	me->copy.bytes_total = bytes_total;
-	strlcpy(me->copy.table, table, sizeof(me->copy.table));
-	SpinLockRelease(&me->mutex);
-}
-
 /* The initial copy (kind: as onetimecopy) that the peer wants of us. */
 static void
 pusher_copy(Pusher *p, int kind)
 {
 	MmrSync    *sync;
 	List	   *skip = NIL;
-	MmrWorker  *me = p->me;
 
 	mmr_worker_start_transaction("initial copy");
 	sync = pusher_sync(p);
@@ -195,20 +184,15 @@ pusher_copy(Pusher *p, int kind)
 				(errcode(ERRCODE_MMR_STOPPED),
 				 errmsg("the initial copy is to come from this db, which has not got its own yet")));
 	mmr_worker_state(MMR_STATE_COPYING);
-	SpinLockAcquire(&me->mutex);
-	memset(&me->copy, 0, sizeof(me->copy));
-	me->copy.started = GetCurrentTimestamp();
-	SpinLockRelease(&me->mutex);
+	mmr_report_copy_begun();
 	p->sending = true;
 	if (kind == 2)
 		skip = mmr_handshake_filled(p->link, p->sync_id);
 	mmr_copy_run(sync, mmr_membership_my_id(), kind == 1, skip, pusher_frame,
-				 pusher_copy_report, p);
+				 mmr_report_copy, p);
 	mmr_transport_finish(&p->transport);
 	p->sending = false;
-	SpinLockAcquire(&me->mutex);
-	me->copy.finished = GetCurrentTimestamp();
-	SpinLockRelease(&me->mutex);
+	mmr_report_copy_ended();
 	mmr_worker_good();
 	p->unsaved = true;
 	mmr_worker_commit_transaction();
@@ -245,6 +229,35 @@ pusher_hello(Pusher *p)
 	return greeting.copy;
 }
 
+/* While nothing can be sent: what waits? */
+static void
+pusher_look(Pusher *p)
+{
+	MmrSync    *sync;
+
+	p->commits = pg_atomic_read_u64(&p->db->commits);
+	pg_memory_barrier();
+	mmr_worker_start_transaction("looking at the log");
+	sync = pusher_sync(p);
+	mmr_report_pending(mmr_backlog_look(p->backlog, sync, p->from));
+	mmr_worker_commit_transaction();
+}
+
+/* The sync is paused: looks at the log now and then, if anything is new there. */
+static void
+pusher_pause(Pusher *p)
+{
+	mmr_worker_state(MMR_STATE_PAUSED);
+	pusher_look(p);
+	pg_atomic_write_u32(&p->me->sleeping, MMR_SLEEP_NAP);
+	pg_memory_barrier();
+	if (pg_atomic_read_u64(&p->db->commits) == p->commits && !pusher_config_moved(p))
+		mmr_worker_sleep(-1);
+	pg_atomic_write_u32(&p->me->sleeping, MMR_SLEEP_NOT);
+	if (!pusher_config_moved(p))
+		mmr_worker_sleep(mmr_guc_restart_delay);
+}
+
 /* Connects and agrees on everything; false: start the session again. */
 static bool
 pusher_connect(Pusher *p)
@@ -268,8 +281,7 @@ pusher_connect(Pusher *p)
 	if (sync->paused)
 	{
 		mmr_worker_commit_transaction();
-		mmr_worker_state(MMR_STATE_PAUSED);
-		mmr_worker_sleep(-1);
+		pusher_pause(p);
 		return false;
 	}
 	mmr_worker_commit_transaction();
@@ -312,79 +324,49 @@ pusher_served(Pusher *p)
 		mmr_worker_good();
 		mmr_worker_state(MMR_STATE_IDLE);
 	}
-	SpinLockAcquire(&me->mutex);
-	me->pending = 0;
-	me->pending_since = 0;
-	SpinLockRelease(&me->mutex);
+	mmr_report_pending(0);
 	pg_atomic_write_u64(&me->done, p->ticket);
 	ConditionVariableBroadcast(&me->served);
 }
 
-static void
-pusher_count(Pusher *p)
-{
-	MmrWorker  *me = p->me;
-	int64	   *c = p->transport.counts;
-
-	SpinLockAcquire(&me->mutex);
-	me->batches++;
-	me->bytes_sent += p->transport.bytes;
-	me->rows_inserted += c[0];
-	me->rows_updated += c[1];
-	me->rows_deleted += c[2];
-	me->truncates += c[3];
-	me->conflicts += c[4];
-	if (c[0] + c[1] + c[2] + c[3] > 0)
-	{
-		me->last_inserted = c[0];
-		me->last_updated = c[1];
-		me->last_deleted = c[2];
-		me->last_changes = GetCurrentTimestamp();
-	}
-	SpinLockRelease(&me->mutex);
-}
-
-static void
-pusher_found(Pusher *p)
-{
-	MmrWorker  *me = p->me;
-
-	SpinLockAcquire(&me->mutex);
-	me->pending = mmr_batch_pending(p->batch);
-	if (me->pending == 0)
-		me->pending_since = 0;
-	else if (me->pending_since == 0)
-		me->pending_since = GetCurrentTimestamp();
-	SpinLockRelease(&me->mutex);
-}
-
-/* Sends the prepared batch; false if it has to be prepared anew. */
+/* Sends the prepared batch, and lets go of the snapshot; false if it has to be prepared anew. */
 static bool
-pusher_push(Pusher *p)
+pusher_send(Pusher *p)
 {
 	MmrTransport *t = &p->transport;
+	bool		sent;
 
 	mmr_worker_state(MMR_STATE_PUSHING);
 	t->bytes = 0;
 	memset(t->counts, 0, sizeof(t->counts));
 	p->sending = true;
-	if (!mmr_batch_emit(p->batch, pusher_frame, p))
+	sent = mmr_batch_emit(p->batch, pusher_frame, p);
+	if (!sent)
 	{
 		mmr_transport_cancel(t);
 		p->sending = false;
-		mmr_batch_done(p->batch, false);
-		return false;
 	}
+	mmr_batch_done(p->batch, sent);
+	return sent;
+}
+
+/*
+ * Waits for the peer's answer, which may take as long as a large batch takes
+ * there: no transaction is open meanwhile that would keep dead rows alive here.
+ */
+static void
+pusher_confirm(Pusher *p)
+{
+	MmrTransport *t = &p->transport;
+
 	mmr_transport_finish(t);
 	p->sending = p->careful = false;
 	mmr_wanted_served(&p->wanted, t->counts[5] > 0);
 	pusher_stands_at(p, mmr_batch_position(p->batch));
-	mmr_batch_done(p->batch, true);
 	p->context_sent = p->applied;
 	p->context_sent_at = GetCurrentTimestamp();
 	p->unsaved = true;
-	pusher_count(p);
-	return true;
+	mmr_report_batch(t->bytes, t->counts);
 }
 
 /* Is the peer still there, with the state this session knows? ERROR if not. */
@@ -401,6 +383,7 @@ pusher_round(Pusher *p)
 	MmrSync    *sync;
 	bool		work;
 	bool		context_due;
+	bool		send;
 	bool		pushed = true;
 
 	if (mmr_wanted_due(&p->wanted))
@@ -417,45 +400,76 @@ pusher_round(Pusher *p)
 	mmr_worker_start_transaction("pushing");
 	sync = pusher_sync(p);
 	work = mmr_batch_prepare(p->batch, sync, p->from);
-	pusher_found(p);
+	mmr_report_pending(mmr_batch_pending(p->batch));
 	/* B6: what we have applied is worth telling, but not all the time */
 	context_due = p->applied != p->context_sent &&
 		TimestampDifferenceExceeds(p->context_sent_at, GetCurrentTimestamp(),
 								   mmr_guc_heartbeat_interval);
-	if (work || context_due)
-		pushed = pusher_push(p);
+	send = work || context_due;
+	if (send)
+		pushed = pusher_send(p);
 	else
 		mmr_batch_done(p->batch, true);
 	mmr_worker_commit_transaction();
+	if (send && pushed)
+		pusher_confirm(p);
 	/*
 	 * Somebody waits, and nothing was sent: a peer that crashed may have lost
 	 * what it had not flushed.  As long as this session answers, it has not.
 	 */
-	if (!work && !context_due && pg_atomic_read_u64(&p->me->done) < p->ticket)
+	if (!send && pg_atomic_read_u64(&p->me->done) < p->ticket)
 		pusher_ask(p);
 	if (pushed)
 		pusher_served(p);
+	if (send)
+		p->nap_ms = 0;
 	return work || !pushed;
 }
 
-/* Nothing to do: waits for a commit, a kick, or the next heartbeat. */
+/* Has anything happened that the last round did not know of?  Also here by batches of peers? */
+static bool
+pusher_news(Pusher *p, bool applied)
+{
+	return pg_atomic_read_u64(&p->db->commits) != p->commits ||
+		(applied && pg_atomic_read_u64(&p->db->applied) != p->applied) ||
+		pg_atomic_read_u64(&p->me->wanted) != p->ticket || pusher_config_moved(p);
+}
+
+/*
+ * Nothing to do: waits for a commit, a kick, the end of the connection, or the
+ * next heartbeat.  When nothing happens for long it rests, longer and longer: then
+ * the first batch that a peer applies here wakes it too, to tell of it (B6); what
+ * nobody tells it of, and a peer that has vanished without a word, it finds
+ * when it looks.
+ */
 static void
 pusher_nap(Pusher *p)
 {
 	MmrWorker  *me = p->me;
 	TimestampTz before = GetCurrentTimestamp();
+	bool		tell = p->applied != p->context_sent;	/* when a heartbeat is over */
+	bool		rest = !tell && !p->wanted.standing && !mmr_seqcopy_any();
+	bool		heard = false;
 
 	if (p->unsaved && TimestampDifferenceExceeds(p->saved_at, before, SAVE_INTERVAL_MS))
 		pusher_save(p);
-	pg_atomic_write_u32(&me->sleeping, 1);
+	p->nap_ms = rest ? Min(2 * p->nap_ms, (long) REST_HEARTBEATS * mmr_guc_heartbeat_interval) : 0;
+	/* what is not saved yet is so in the end */
+	if (p->unsaved)
+		p->nap_ms = Min(p->nap_ms, SAVE_INTERVAL_MS);
+	p->nap_ms = Max(p->nap_ms, mmr_guc_heartbeat_interval);
+	pg_atomic_write_u32(&me->sleeping, rest ? MMR_SLEEP_REST : MMR_SLEEP_NAP);
 	pg_memory_barrier();
-	if (pg_atomic_read_u64(&p->db->commits) == p->commits &&
-		pg_atomic_read_u64(&me->wanted) == p->ticket && !pusher_config_moved(p))
-		mmr_worker_sleep(mmr_guc_heartbeat_interval);
-	pg_atomic_write_u32(&me->sleeping, 0);
-	/* nothing heard for a heartbeat: is the peer still there? */
-	if (TimestampDifferenceExceeds(before, GetCurrentTimestamp(), mmr_guc_heartbeat_interval))
+	if (!pusher_news(p, rest))
+		heard = mmr_worker_sleep_on(PQsocket(mmr_link_conn(p->link)), p->nap_ms);
+	pg_atomic_write_u32(&me->sleeping, MMR_SLEEP_NOT);
+	if (heard)
+		mmr_transport_listen(&p->transport);
+	/* nothing heard all the time: is the peer still there? */
+	if (TimestampDifferenceExceeds(before, GetCurrentTimestamp(), p->nap_ms))
 		pusher_ask(p);
+	else
+		p->nap_ms = 0;
 }
 
 static void
@@ -463,29 +477,13 @@ pusher_session(Pusher *p)
 {
 	if (!pusher_connect(p))
 		return;
+	mmr_backlog_forget(p->backlog);
 	mmr_worker_good();
 	while (!pusher_config_moved(p))
 	{
 		if (!pusher_round(p))
 			pusher_nap(p);
 	}
-}
-
-/* While the peer cannot be reached: what waits for it? */
-static void
-pusher_look(Pusher *p)
-{
-	MmrSync    *sync;
-
-	if (p->batch == NULL)
-		return;
-	mmr_worker_start_transaction("looking at the log");
-	sync = pusher_sync(p);
-	mmr_batch_reset(p->batch);
-	(void) mmr_batch_prepare(p->batch, sync, p->from);
-	pusher_found(p);
-	mmr_batch_done(p->batch, false);
-	mmr_worker_commit_transaction();
 }
 
 /* Takes note of an error; logs it if it is not the one before. */
@@ -542,7 +540,8 @@ static void
 pusher_look_and_save(Pusher *p)
 {
 	pusher_look(p);
-	pusher_save(p);
+	if (p->unsaved || strcmp(p->saved_message, p->last_message) != 0)
+		pusher_save(p);
 }
 
 /* The peer has met what nobody but a human is to decide. */
@@ -572,6 +571,7 @@ pusher_body(MmrWorker *me)
 	*p = (Pusher) {.me = me, .db = mmr_shared_database(), .sync_id = me->sync_id, .peer = me->node_id};
 	p->life = AllocSetContextCreate(TopMemoryContext, "mmrepl pusher", ALLOCSET_SMALL_SIZES);
 	p->cxt = AllocSetContextCreate(p->life, "mmrepl session", ALLOCSET_DEFAULT_SIZES);
+	p->backlog = mmr_backlog_create(p->life, p->sync_id, p->peer);
 	p->pause_ms = RETRY_FIRST_MS;
 	pusher_remember(p);
 	for (;;)

@@ -127,6 +127,12 @@ mmr_seqcopy_forget(void)
 }
 
 bool
+mmr_seqcopy_any(void)
+{
+	return cache.count > 0;
+}
+
+bool
 mmr_seqcopy_advance(int32 sync_id, const char *nspname, const char *relname,
 					int64 value, bool is_called)
 {

@@ -47,4 +47,7 @@ extern bool mmr_seqcopy_advance(int32 sync_id, const char *nspname, const char *
 /* Appends MMR_REC_SEQUENCE for each of the values (MmrSequenceValue). */
 extern void mmr_seqcopy_append(List *values, StringInfo frame);
 
+/* Are there any in the sync looked at last?  What nextval draws tells nobody: they have to be looked at. */
+extern bool mmr_seqcopy_any(void);
+
 #endif							/* MMR_SEQCOPY_H */

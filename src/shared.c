@@ -39,6 +39,10 @@ static MmrDatabase *my_database = NULL;
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
+/* Of the postmaster, which outlives its shared memory. */
+static int	crashes = -1;		/* in a row; -1 at its start */
+static TimestampTz crashed_at;
+
 static void shared_detach(int code, Datum arg);
 
 static Size
@@ -141,6 +145,28 @@ shared_fill(void)
 	}
 }
 
+/*
+ * Shared memory is made, for the first time or after a crash.  If it was a
+ * worker of ours that crashed, it will do so again: each time it has to wait
+ * longer, and sessions can be served meanwhile.
+ */
+static void
+shared_pace(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		delay = mmr_guc_restart_delay;
+
+	if (++crashes == 0)
+		return;
+	if (TimestampDifferenceExceeds(crashed_at, now, 2 * SHARED_MAX_BACKOFF * mmr_guc_restart_delay))
+		crashes = 1;
+	crashed_at = now;
+	for (int i = 1; i < crashes && delay < (int64) SHARED_MAX_BACKOFF * mmr_guc_restart_delay; i++)
+		delay *= 2;
+	delay = Min(delay, (int64) SHARED_MAX_BACKOFF * mmr_guc_restart_delay);
+	mmr_shared->start_at = TimestampTzPlusMilliseconds(now, delay);
+}
+
 static void
 shared_startup(void)
 {
@@ -155,7 +181,10 @@ shared_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	mmr_shared = ShmemInitStruct("mmrepl", shared_size(), &found);
 	if (!found)
+	{
 		shared_fill();
+		shared_pace();
+	}
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -247,46 +276,6 @@ mmr_shared_forget_databases(bool (*exists) (Oid dboid, void *arg), void *arg)
 			LWLockRelease(mmr_shared->lock);
 		}
 	}
-}
-
-/*
- * On the way out of every commit that captured something, so the usual case,
- * nobody asleep, must cost next to nothing: slots are looked at without the
- * lock first.  A pusher sets `sleeping` and then looks for work once more
- * before it sleeps; with the barriers on both sides one of us sees the other.
- */
-void
-mmr_shared_wake_pushers(void)
-{
-	uint32		top;
-	bool		found = false;
-
-	if (mmr_shared == NULL)
-		return;
-
-	pg_memory_barrier();
-	top = pg_atomic_read_u32(&mmr_shared->workers_top);
-	for (uint32 i = 0; i < top && !found; i++)
-	{
-		MmrWorker  *worker = &mmr_shared->workers[i];
-
-		found = worker->dboid == MyDatabaseId &&
-			pg_atomic_read_u32(&worker->sleeping) != 0;
-	}
-	if (!found)
-		return;
-
-	LWLockAcquire(mmr_shared->lock, LW_SHARED);
-	for (uint32 i = 0; i < top; i++)
-	{
-		MmrWorker  *worker = &mmr_shared->workers[i];
-
-		if (worker->kind != MMR_WORKER_NONE && worker->dboid == MyDatabaseId &&
-			pg_atomic_exchange_u32(&worker->sleeping, 0) != 0 &&
-			worker->latch != NULL)
-			SetLatch(worker->latch);
-	}
-	LWLockRelease(mmr_shared->lock);
 }
 
 void

@@ -50,6 +50,11 @@ typedef enum MmrWorkerKind
 	MMR_WORKER_APPLY			/* a backend that a peer's pusher has opened here */
 } MmrWorkerKind;
 
+/* Whom to wake: not this one; when something was committed; also when a peer's batch was applied. */
+#define MMR_SLEEP_NOT	0
+#define MMR_SLEEP_NAP	1
+#define MMR_SLEEP_REST	2
+
 typedef enum MmrWorkerState
 {
 	MMR_STATE_STARTING = 0,		/* "starting" */
@@ -97,7 +102,7 @@ typedef struct MmrWorker
 	TimestampTz retry_at;		/* not to be started again before; 0: starting, running, or never started; apply: when it ended */
 
 	pg_atomic_uint32 leave;		/* 1: has to leave; mmr_worker_sleep sees to it */
-	pg_atomic_uint32 sleeping;	/* pusher, janitor: 1 wants its latch set at the next commit that captured something */
+	pg_atomic_uint32 sleeping;	/* pusher, janitor: MMR_SLEEP_*, when it wants its latch set */
 	pg_atomic_uint64 wanted;	/* tickets taken by kick and wait_for_sync */
 	pg_atomic_uint64 done;		/* tickets served: all committed before was applied there */
 	ConditionVariable served;	/* broadcast when done moves or the worker fails */
@@ -131,6 +136,7 @@ typedef struct MmrShared
 	Latch	   *launcher_latch;
 	pg_atomic_uint64 launcher_wanted;	/* bumped when a database or worker needs the launcher */
 	uint64		generation;
+	TimestampTz start_at;		/* workers start from then on: a server that crashes again and again shall not by us */
 	pg_atomic_uint32 workers_top;	/* slots from here on were never used */
 	int			max_databases;
 	int			max_workers;
@@ -152,9 +158,6 @@ extern MmrDatabase *mmr_shared_database(void);
 
 /* Entry of another database, or NULL; makes none. */
 extern MmrDatabase *mmr_shared_find_database(Oid dboid);
-
-/* Called at commit by a backend that captured something: wakes pushers of this database that sleep. No ERROR. */
-extern void mmr_shared_wake_pushers(void);
 
 /* Sets the latch of every worker of this database with that kind (NONE: all kinds). No ERROR. */
 extern void mmr_shared_wake(Oid dboid, MmrWorkerKind kind);

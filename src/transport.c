@@ -224,3 +224,16 @@ mmr_transport_cancel(MmrTransport *t)
 		transport_end_pipeline(t, "ROLLBACK");
 	t->sent_last = false;
 }
+
+void
+mmr_transport_listen(MmrTransport *t)
+{
+	PGconn	   *conn = mmr_link_conn(t->link);
+	PGnotify   *notify;
+
+	transport_must(t, PQconsumeInput(conn));
+	/* messages that nobody asked for are taken note of on the way */
+	while ((notify = PQnotifies(conn)) != NULL)
+		PQfreemem(notify);
+	transport_must(t, PQstatus(conn) == CONNECTION_OK);
+}

@@ -38,4 +38,7 @@ extern void mmr_transport_finish(MmrTransport *t);
 /* Makes the peer forget the frames sent so far; the link can be used again. */
 extern void mmr_transport_cancel(MmrTransport *t);
 
+/* Between batches, when something came from the peer: ERROR if it was the end of the connection. */
+extern void mmr_transport_listen(MmrTransport *t);
+
 #endif							/* MMR_TRANSPORT_H */

@@ -184,16 +184,25 @@ mmr_worker_leave(void)
 void
 mmr_worker_sleep(long timeout_ms)
 {
+	(void) mmr_worker_sleep_on(PGINVALID_SOCKET, timeout_ms);
+}
+
+bool
+mmr_worker_sleep_on(pgsocket sock, long timeout_ms)
+{
 	MmrWorker  *me = mmr_shared_my_worker;
 	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
 	if (timeout_ms >= 0)
 		events |= WL_TIMEOUT;
+	if (sock != PGINVALID_SOCKET)
+		events |= WL_SOCKET_READABLE;
 
 	if (pg_atomic_read_u32(&me->leave) != 0)
 		mmr_worker_leave();
 
-	if (WaitLatch(MyLatch, events, timeout_ms, PG_WAIT_EXTENSION) & WL_LATCH_SET)
+	events = WaitLatchOrSocket(MyLatch, events, sock, timeout_ms, PG_WAIT_EXTENSION);
+	if (events & WL_LATCH_SET)
 		ResetLatch(MyLatch);
 
 	/*
@@ -212,6 +221,7 @@ mmr_worker_sleep(long timeout_ms)
 
 	if (pg_atomic_read_u32(&me->leave) != 0)
 		mmr_worker_leave();
+	return (events & WL_SOCKET_READABLE) != 0;
 }
 
 void

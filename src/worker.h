@@ -39,6 +39,9 @@ extern void mmr_worker_leave(void) pg_attribute_noreturn();
  */
 extern void mmr_worker_sleep(long timeout_ms);
 
+/* The same; also until something comes from the socket: true then. */
+extern bool mmr_worker_sleep_on(pgsocket sock, long timeout_ms);
+
 /* A transaction with an active snapshot, shown as `activity` in pg_stat_activity. */
 extern void mmr_worker_start_transaction(const char *activity);
 extern void mmr_worker_commit_transaction(void);
