@@ -20,8 +20,8 @@
  *	  knows nothing of v), and if that ends well v is dealt with;
  *	- without a version: the sender's log holds nothing of the key, so what it
  *	  has is stable everywhere but here.  If it had v, it is taken as v;
- *	- any version, and v's author is no source any more: nobody may have v, and
- *	  what the sender has is what the others have.
+ *	- any version, and neither v's author nor who sent it is a source any more:
+ *	  nobody may have v, and what the sender has is what the others have.
  *
  * Invariant: of each item that was sent, its state or a newer one is here, or it
  * stands aside.
@@ -217,14 +217,15 @@ is_ahead(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item)
 static bool
 settles(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item, MmrStanding *s)
 {
-	bool		lost = mmr_setaside_orphaned(m->sync, s->dot.node != 0 ? s->dot.node : s->source_node);
+	bool		lost = mmr_setaside_orphaned(m->sync, s->source_node) &&
+		mmr_setaside_orphaned(m->sync, s->dot.node);
 
 	if (!mmr_version_is_none(&item->change.version))
 		return lost || mmr_version_compare(&item->change.version, &s->version) >= 0;
-	if (lost && is_ahead(m, table, item))
-		return false;
-	if (!lost && !mmr_version_is_none(&s->version) &&
-		!mmr_position_covers(mmr_context_position(m->context, s->dot.node), s->dot.xid))
+	/* who sent it had it; of others the context tells */
+	if (s->source_node != m->source_node && !mmr_version_is_none(&s->version) &&
+		!mmr_position_covers(mmr_context_position(m->context, s->dot.node), s->dot.xid) &&
+		(!lost || is_ahead(m, table, item)))
 		return false;
 	item->change.version = s->version;
 	item->change.dot = s->dot;
@@ -310,7 +311,8 @@ mmr_careful_bind(MmrMerge *m, MmrMergeTable *table, MmrRowDescription *descripti
 	table->description = description;
 	/* rows of another key cannot be told apart here, and are nothing to set aside */
 	mmr_row_same_key(description, table->key);
-	if (m->careful)
+	/* where rows stand aside already because they did not fit, that is not found out again by a batch that fails */
+	if (m->careful || mmr_setaside_of_table(table->relid))
 	{
 		MemoryContext old = MemoryContextSwitchTo(m->batch_cxt);
 

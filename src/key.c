@@ -511,15 +511,16 @@ mmr_key_place(MmrKey *key, const char *data, int len)
 	return key->columns[0].codec <= MMR_CODEC_INT8 ? mmr_get_zigzag(&r) : 0;
 }
 
-uint64
-mmr_key_hash(MmrKey *key, const char *data, int len)
+/* Hash from a seed: the same on every server if the seed is. */
+static uint64
+key_hash_seeded(MmrKey *key, const char *data, int len, uint64 seed)
 {
 	MmrReader	r = {data, data + len};
-	uint64		h = key->relid;
+	uint64		h = seed;
 	MemoryContext old;
 
 	if (likely(key->image_equal))
-		return hash_bytes_extended((const unsigned char *) data, len, key->relid);
+		return hash_bytes_extended((const unsigned char *) data, len, seed);
 
 	old = MemoryContextSwitchTo(scratch);
 	for (int i = 0; i < key->ncolumns; i++)
@@ -540,6 +541,18 @@ mmr_key_hash(MmrKey *key, const char *data, int len)
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(scratch);
 	return h;
+}
+
+uint64
+mmr_key_hash(MmrKey *key, const char *data, int len)
+{
+	return key_hash_seeded(key, data, len, key->relid);
+}
+
+uint64
+mmr_key_hash_anywhere(MmrKey *key, const char *data, int len)
+{
+	return key_hash_seeded(key, data, len, 0);
 }
 
 bool

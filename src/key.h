@@ -88,6 +88,8 @@ extern void mmr_key_decode(MmrKey *key, const char *data, int len, Datum *values
 extern uint64 mmr_key_hash(MmrKey *key, const char *data, int len);
 /* The same as long as the same bytes have the same hash; never 0. */
 extern uint64 mmr_key_fingerprint(MmrKey *key);
+/* A hash that is the same on all servers, whatever the table's number there. */
+extern uint64 mmr_key_hash_anywhere(MmrKey *key, const char *data, int len);
 extern bool mmr_key_equal(MmrKey *key, const char *a, int alen, const char *b, int blen);
 
 #endif							/* MMR_KEY_H */

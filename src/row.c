@@ -142,6 +142,49 @@ row_format_alloc(Relation rel, int ncolumns, MemoryContext cxt)
 	return f;
 }
 
+static Form_pg_attribute
+row_find_column(Relation rel, const char *name)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped && strcmp(NameStr(att->attname), name) == 0)
+			return att;
+	}
+	return NULL;
+}
+
+/* How a local column is sent: added to the format. */
+static void
+row_add_column(MmrRowFormat *f, Form_pg_attribute att, bool all_text, MemoryContext cxt)
+{
+	RowColumn  *col = &f->columns[f->ncolumns++];
+	Oid			func;
+	bool		varlena;
+
+	f->sent[att->attnum - 1] = true;
+	col->attnum = att->attnum;
+	col->typid = att->atttypid;
+	if (!all_text && row_binary_portable(att->atttypid))
+	{
+		col->codec = row_codec(att->atttypid);
+		if (col->codec == ROW_BINARY)
+		{
+			getTypeBinaryOutputInfo(att->atttypid, &func, &varlena);
+			fmgr_info_cxt(func, &col->func, cxt);
+		}
+	}
+	else
+	{
+		col->codec = ROW_TEXT;
+		getTypeOutputInfo(att->atttypid, &func, &varlena);
+		fmgr_info_cxt(func, &col->func, cxt);
+	}
+}
+
 MmrRowFormat *
 mmr_row_format_local(Relation rel, bool all_text, MemoryContext cxt)
 {
@@ -151,31 +194,29 @@ mmr_row_format_local(Relation rel, bool all_text, MemoryContext cxt)
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
-		RowColumn  *col = &f->columns[f->ncolumns];
-		Oid			func;
-		bool		varlena;
 
-		if (att->attisdropped || att->attgenerated != '\0')
-			continue;
-		f->ncolumns++;
-		f->sent[i] = true;
-		col->attnum = i + 1;
-		col->typid = att->atttypid;
-		if (!all_text && row_binary_portable(att->atttypid))
-		{
-			col->codec = row_codec(att->atttypid);
-			if (col->codec == ROW_BINARY)
-			{
-				getTypeBinaryOutputInfo(att->atttypid, &func, &varlena);
-				fmgr_info_cxt(func, &col->func, cxt);
-			}
-		}
-		else
-		{
-			col->codec = ROW_TEXT;
-			getTypeOutputInfo(att->atttypid, &func, &varlena);
-			fmgr_info_cxt(func, &col->func, cxt);
-		}
+		if (!att->attisdropped && att->attgenerated == '\0')
+			row_add_column(f, att, all_text, cxt);
+	}
+	return f;
+}
+
+MmrRowFormat *
+mmr_row_format_columns(Relation rel, List *names, MemoryContext cxt)
+{
+	MmrRowFormat *f = row_format_alloc(rel, list_length(names), cxt);
+	ListCell   *lc;
+
+	foreach(lc, names)
+	{
+		Form_pg_attribute att = row_find_column(rel, lfirst(lc));
+
+		if (att == NULL || att->attgenerated != '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of table \"%s\" does not exist", (char *) lfirst(lc),
+							RelationGetRelationName(rel))));
+		row_add_column(f, att, false, cxt);
 	}
 	return f;
 }
@@ -323,21 +364,6 @@ mmr_row_read_description(MmrReader *r)
 		d->types[i] = (Oid) mmr_get_bounded(r, OID_MAX, "type is out of range");
 	}
 	return d;
-}
-
-static Form_pg_attribute
-row_find_column(Relation rel, const char *name)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (!att->attisdropped && strcmp(NameStr(att->attname), name) == 0)
-			return att;
-	}
-	return NULL;
 }
 
 static void

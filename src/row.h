@@ -10,6 +10,7 @@
 #define MMR_ROW_H
 
 #include "executor/tuptable.h"
+#include "nodes/pg_list.h"
 #include "utils/rel.h"
 
 #include "key.h"
@@ -23,6 +24,9 @@ typedef struct MmrRowFormat MmrRowFormat;
  * it under the same number), unless all_text.  Lives in the given context.
  */
 extern MmrRowFormat *mmr_row_format_local(Relation rel, bool all_text, MemoryContext cxt);
+
+/* The same of some of its columns, in that order: List of names. ERROR if one is not there, or generated. */
+extern MmrRowFormat *mmr_row_format_columns(Relation rel, List *names, MemoryContext cxt);
 
 /* Appends MMR_REC_RELATION without its first byte: number, names, key columns, columns. */
 extern void mmr_row_describe(MmrRowFormat *format, uint32 number, Relation rel, MmrKey *key,

@@ -299,6 +299,21 @@ mmr_setaside_find(MmrKey *key, uint64 hash, const char *data, int len)
 }
 
 bool
+mmr_setaside_of_table(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, memory.all)
+	{
+		MmrStanding *s = lfirst(lc);
+
+		if (!s->gone && s->relid == relid)
+			return true;
+	}
+	return false;
+}
+
+bool
 mmr_setaside_orphaned(MmrSync *sync, int32 node)
 {
 	MmrSyncNode *part = mmr_membership_sync_node(sync, node);

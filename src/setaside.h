@@ -58,6 +58,9 @@ extern int	mmr_setaside_count(void);
 /* NULL if nothing stands of that key. */
 extern MmrStanding *mmr_setaside_find(MmrKey *key, uint64 hash, const char *data, int len);
 
+/* Does something stand of that table? */
+extern bool mmr_setaside_of_table(Oid relid);
+
 /* List of MmrStanding of this sync that `source` has to be asked for: it sent them, or who did is no source any more. */
 extern List *mmr_setaside_of(MmrSync *sync, int32 source);
 

@@ -5,7 +5,7 @@ use warnings;
 use MmreplCluster;
 use Test::More;
 
-my ($a, $b) = my @nodes = map { new_node($_) } qw(aaa01 aaa02);
+my ($a, $b) = my @nodes = map { new_node($_, conf => 'mmrepl.heartbeat_interval = 100') } qw(aaa01 aaa02);
 sql_all(q{
 	CREATE TABLE t (id int PRIMARY KEY, v int, pad text);
 	CREATE TABLE twice (id int PRIMARY KEY, u int UNIQUE, v int);
