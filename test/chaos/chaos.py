@@ -96,12 +96,13 @@ class Run:
         rng = random.Random(f"{self.a.seed}/set-up")
         bindir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True,
                                 check=True).stdout.strip()
-        clock = self.build_clock() if self.a.profile.clock else None
+        preload = self.build_preload()
         names = [f"n{i + 1}" for i in range(self.a.nodes)]
         self.network = Network()
         self.schema = schema = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.sql")).read()
         for name in names:
-            s = Server(name, self.base, bindir, rng.choice(["on", "off"]), self.a.profile.heartbeat, clock)
+            s = Server(name, self.base, bindir, rng.choice(["on", "off"]), self.a.profile.heartbeat,
+                       preload, f"127.0.1.{len(self.servers) + 1}")
             self.servers.append(s)
             s.start()
             port = self.network.add(s, [n for n in names if n != name])
@@ -127,10 +128,10 @@ class Run:
                 conn.exec(statement)
         conn.close()
 
-    def build_clock(self):
-        path = os.path.join(self.base, "clock.so")
-        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "clock.c")
-        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", path, source], check=True)
+    def build_preload(self):
+        path = os.path.join(self.base, "preload.so")
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "preload.c")
+        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", path, source, "-ldl"], check=True)
         return path
 
     def fill(self):

@@ -1,11 +1,10 @@
 """links.py: what comes over the network to a server comes through here, and can be cut, delayed and healed.
 
-A Link is one way in: from one server to another, known by who opens the connection (the servers' processes run in
-their data directories). Cutting with `drop` lets bytes wait in a queue that nobody reads, until they go on or are
+A Link is one way in: from one server to another, known by the address that it comes from
+(preload.c gives each server one of its own). Cutting with `drop` lets bytes wait in a queue that nobody reads, until they go on or are
 forgotten; with `reset` ends the connections; with `vanish` swallows all that is sent on them. One direction alone can
 be dropped."""
 import asyncio
-import os
 import socket
 import threading
 
@@ -25,7 +24,7 @@ class Network:
 
     def __init__(self):
         self.links = {}
-        self.servers = {}
+        self.names = {}                 # of servers, by the address that their connections come from
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -35,7 +34,7 @@ class Network:
 
     def add(self, server, others):
         """The port on which the server is reached from the others."""
-        self.servers[server.name] = server
+        self.names[server.source] = server.name
         for other in others:
             self.links[(other, server.name)] = Link(other, server.name)
         sock = socket.socket()
@@ -45,31 +44,10 @@ class Network:
             asyncio.start_server(lambda r, w: self._accept(server, r, w), sock=sock), self.loop).result()
         return sock.getsockname()[1]
 
-    def _source(self, port):
-        """Whose process has this local port."""
-        want = f":{port:04X}"
-        inode = None
-        for line in open("/proc/net/tcp"):
-            f = line.split()
-            if f[1].endswith(want) and f[3] == "01":
-                inode = f"socket:[{f[9]}]"
-        for name, server in self.servers.items():
-            for pid in server.pids():
-                try:
-                    for fd in os.listdir(f"/proc/{pid}/fd"):
-                        if os.readlink(f"/proc/{pid}/fd/{fd}") == inode:
-                            return name
-                except OSError:
-                    continue
-        return None
-
     async def _accept(self, server, reader, writer):
-        peers = [link for (s, t), link in self.links.items() if t == server.name]
-        link = peers[0] if len(peers) == 1 else None
-        if link is None:
-            source = self._source(writer.get_extra_info("peername")[1])
-            # a server that calls itself is no network
-            link = self.links.get((source, server.name)) or (Link(source, source) if source == server.name else None)
+        source = self.names.get(writer.get_extra_info("peername")[0])
+        # a server that calls itself is no network
+        link = self.links.get((source, server.name)) or (Link(source, source) if source == server.name else None)
         if link is None or link.refuse:
             writer.close()
             return

@@ -54,7 +54,7 @@ def free_port():
 
 
 class Server:
-    def __init__(self, name, base, bindir, synchronous_commit="on", heartbeat=300, clock=None):
+    def __init__(self, name, base, bindir, synchronous_commit="on", heartbeat=300, preload=None, source=None):
         self.name = name
         self.dir = os.path.join(base, name)
         self.sockets = base
@@ -64,7 +64,8 @@ class Server:
         self.proc = None
         self.lock = threading.Lock()
         self.crashes = []               # when it was killed or stopped at once
-        self.clock = clock              # library that moves it, or None
+        self.preload = preload          # library: preload.c
+        self.source = source            # address of its connections to others
         self.role = "source"
         self.address = None             # where the others reach it
         self.writable = threading.Event()
@@ -73,8 +74,7 @@ class Server:
         with open(os.path.join(self.dir, "postgresql.conf"), "a") as f:
             f.write(CONF.format(port=self.port, sockets=base, synchronous_commit=synchronous_commit,
                                 heartbeat=heartbeat))
-        if clock:
-            self.set_clock(0)
+        self.set_clock(0)
 
     def run(self, program, *args):
         subprocess.run([os.path.join(self.bindir, program), *args], check=True, stdout=subprocess.DEVNULL)
@@ -106,9 +106,8 @@ class Server:
             f.write(struct.pack("q", int(seconds * 1000000)))
 
     def environment(self):
-        if not self.clock:
-            return None
-        return dict(os.environ, LD_PRELOAD=self.clock, CHAOS_CLOCK=os.path.join(self.sockets, self.name + ".clock"))
+        return dict(os.environ, LD_PRELOAD=self.preload, CHAOS_CLOCK=os.path.join(self.sockets, self.name + ".clock"),
+                    CHAOS_SOURCE=self.source)
 
     # ---- processes
 

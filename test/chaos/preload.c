@@ -1,12 +1,20 @@
 /*
- * clock.c: preloaded into a server, moves its clock by as many microseconds as a file says. Unlike what reads the file at
- * each call, this is safe in signal handlers, in which PostgreSQL looks at the clock, too: the file is mapped once.
+ * preload.c: preloaded into a server.
+ *
+ * Moves its clock by as many microseconds as the file CHAOS_CLOCK says. Unlike what reads the file at each call, this is safe in
+ * signal handlers, in which PostgreSQL looks at the clock, too: the file is mapped once.
+ *
+ * Has its connections to other servers come from the address CHAOS_SOURCE, so that the network knows whose they are.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
@@ -64,4 +72,18 @@ time(time_t *out)
 	if (out)
 		*out = t.tv_sec;
 	return t.tv_sec;
+}
+
+int
+connect(int fd, const struct sockaddr *address, socklen_t len)
+{
+	static int	(*real) (int, const struct sockaddr *, socklen_t);
+	const char *source = getenv("CHAOS_SOURCE");
+	struct sockaddr_in from = {.sin_family = AF_INET};
+
+	if (real == NULL)
+		real = (int (*) (int, const struct sockaddr *, socklen_t)) dlsym(RTLD_NEXT, "connect");
+	if (source != NULL && address->sa_family == AF_INET && inet_pton(AF_INET, source, &from.sin_addr) == 1)
+		(void) bind(fd, (struct sockaddr *) &from, sizeof(from));
+	return real(fd, address, len);
 }
