@@ -88,7 +88,7 @@ CREATE VIEW mmrepl._part AS
            d.since, d.since > s.since AS joins, d.copy, d.copy_from, s.copy_round, s.onetimecopy, s.dbgroup,
            (SELECT o.node_id FROM mmrepl.dbgroup_db o WHERE o.dbgroup = s.dbgroup AND o.role <> 'target'
             ORDER BY o.role = 'hub' DESC, o.since, o.pos LIMIT 1) AS first_source
-    FROM mmrepl.local_node l
+    FROM (SELECT x.node_id FROM mmrepl.local_node x LIMIT 1) l
     JOIN mmrepl.dbgroup_db d ON d.node_id = l.node_id
     JOIN mmrepl.sync s ON s.dbgroup = d.dbgroup;
 COMMENT ON VIEW mmrepl._part IS 'for the functions below';

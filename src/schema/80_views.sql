@@ -89,7 +89,8 @@ CREATE VIEW mmrepl._peer AS
            (SELECT count(*) FROM mmrepl.apply_error_log AS e
             WHERE e.sync_id = s.sync_id AND e.source_node = d.node_id) AS apply_errors,
            d.node_id IS NOT DISTINCT FROM (SELECT c.source_node FROM mmrepl._copy_wanted(s.sync_id) AS c) AS awaits_copy
-    FROM mmrepl.local_node AS l
+    -- LIMIT: the planner takes a table that was never analyzed for a large one, and compiles the query for it
+    FROM (SELECT x.node_id, x.stopped FROM mmrepl.local_node AS x LIMIT 1) AS l
     CROSS JOIN mmrepl._database_state() AS st
     JOIN mmrepl.dbgroup_db AS me ON me.node_id = l.node_id
     JOIN mmrepl.sync AS s ON s.dbgroup = me.dbgroup
