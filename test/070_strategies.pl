@@ -149,6 +149,24 @@ $_->{mmrepl_link}->heal foreach @nodes;
 wait_synced(@nodes);
 is($row->('latest'), 'b1|1', 'latest merges nothing');
 
+# Somebody writes the row while it is decided: what he writes is decided upon, too; what he takes back is not.
+foreach my $end ([ 'COMMIT', 'old third|7' ], [ 'ROLLBACK', 'new old|5' ])
+{
+	$key++;
+	$_->{mmrepl_link}->cut foreach @nodes;
+	sql($a, "INSERT INTO merged (id, v, n) VALUES ($key, 'old', 5)");
+	sql($b, "INSERT INTO merged (id, v, n) VALUES ($key, 'new', 2)");
+	my $user = session($b);
+	$user->query_safe("BEGIN; UPDATE merged SET v = 'third', n = 7 WHERE id = $key");
+	$b->{mmrepl_link}->heal;
+	poll($b, q{SELECT count(*) > 0 FROM mmrepl.status WHERE waits_for IS NOT NULL});
+	$user->query_safe($end->[0]);
+	$user->quit;
+	$a->{mmrepl_link}->heal;
+	wait_synced(@nodes);
+	is($row->('merged'), $end->[1], "a write under way: $end->[0]");
+}
+
 # Functions that fail: the newest stands, the history says why, nothing stops.
 my @failures = ([ 'refuse', qr/^cannot decide: no/ ], [ 'key', qr/another key/ ], [ 'check', qr/violates check constraint/ ], [ 'null', qr/^$/ ]);
 foreach my $first ($a, $b)
