@@ -26,6 +26,8 @@ RULES = {
     "FLUSH": ("crash", 2),
     "POSITION": ("long", 2),
 }
+# of a star, which chaos has not: tests of hubs show them
+ELSEWHERE = {"SPARED"}
 MINUTES = {"late": 0.65}
 SEED = int(os.environ.get("SEED", "1"))
 SEEDS = int(os.environ.get("SEEDS", "8"))
@@ -76,8 +78,8 @@ def without(rule):
 
 def main():
     known = set(re.findall(r"defined\(MMR_BREAK_(\w+)\)", open("src/breaks.h").read()))
-    if known != set(RULES):
-        sys.exit(f"src/breaks.h and proof.py do not name the same rules: {sorted(known ^ set(RULES))}")
+    if known != set(RULES) | ELSEWHERE:
+        sys.exit(f"src/breaks.h and proof.py do not name the same rules: {sorted(known ^ (set(RULES) | ELSEWHERE))}")
     rules = sys.argv[1:] or list(RULES)
     bad = as_it_is(sorted({RULES[rule] for rule in rules}))
     bad += sum(without(rule) for rule in rules)
