@@ -93,6 +93,8 @@ class Members:
         """What its database knows, before it is dropped."""
         server.start()
         server.wait_up()
+        if server.query("SELECT to_regclass('mmrepl.conflict_log') IS NULL")[0][0] == "t":
+            return                      # new already: an earlier try has ended half way
         self.end_prepared(server)
         self.past.append((self.servers.index(server), server not in self.unsure, server.query(DROPPED)))
         self.past_conflicts.append((server.name, server.query(conflicts)))
