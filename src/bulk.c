@@ -33,6 +33,7 @@ struct MmrBulk
 	int			most;
 	int			waiting;
 	int			bytes;
+	TupleDesc	desc;			/* counted by nobody: that costs, for many slots */
 	int			nslots;			/* that have been made */
 	TupleTableSlot **slots;		/* the first `waiting` hold rows */
 	void	  **items;
@@ -69,7 +70,9 @@ mmr_bulk_add(MmrBulk *b, void *item, int size)
 	{
 		MemoryContext old = MemoryContextSwitchTo(t->estate->es_query_cxt);
 
-		b->slots[b->nslots++] = MakeSingleTupleTableSlot(RelationGetDescr(t->rel), &TTSOpsVirtual);
+		if (b->desc == NULL)
+			b->desc = CreateTupleDescCopy(RelationGetDescr(t->rel));
+		b->slots[b->nslots++] = MakeSingleTupleTableSlot(b->desc, &TTSOpsVirtual);
 		MemoryContextSwitchTo(old);
 	}
 	t->row = b->slots[b->waiting];

@@ -12,7 +12,7 @@ pgbench's own TPC-B-like transaction (four row changes), four clients. CPU is th
 everything has arrived; with the peer away, that of the server that is written to. "kept" is throughput against no replication
 in the same round.
 """
-SECONDS = 8
+SECONDS = 6
 TABLES = ("pgbench_accounts", "pgbench_tellers", "pgbench_branches", "pgbench_history")
 CASES = [(commit, peer) for commit in ("off", "on") for peer in ("replicating", "away")]
 

@@ -12,7 +12,7 @@ at the peer is watched. If that reaches one second, a lower rate is looked for b
 that could be written arrived in time, else replication. With both servers written to, the rate is the sum of both, and conflicts are
 settled. Measured once.
 """
-SECONDS = 8
+SECONDS = 6
 LAG = 1.0
 
 
