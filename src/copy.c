@@ -27,8 +27,10 @@
 #include "capture.h"
 #include "clock.h"
 #include "copy.h"
+#include "errors.h"
 #include "guc.h"
 #include "outgoing.h"
+#include "setaside.h"
 
 typedef struct CopyState
 {
@@ -166,6 +168,23 @@ copy_head(CopyState *c, MmrSync *sync, int32 my_node)
 	mmr_append_varint(&c->frame, mmr_clock_last());
 }
 
+/*
+ * Of a key that stands aside here the newest state is not here, and nobody
+ * else would send it to who gets this copy.
+ */
+static void
+copy_check_complete(MmrSync *sync)
+{
+	mmr_setaside_refresh(sync);
+	if (mmr_setaside_none())
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_MMR_STOPPED),
+			 errmsg("the initial copy waits: %d rows that this db should have cannot be applied here",
+					mmr_setaside_count()),
+			 errhint("See the view mmrepl.apply_error: remove the causes, or give the rows up with mmrepl.discard_apply_error().")));
+}
+
 void
 mmr_copy_run(MmrSync *sync, int32 my_node, bool clear, List *skip,
 			 MmrFrameSink sink, MmrCopyReport report, void *arg)
@@ -174,6 +193,7 @@ mmr_copy_run(MmrSync *sync, int32 my_node, bool clear, List *skip,
 	List	   *members;
 	ListCell   *lc;
 
+	copy_check_complete(sync);
 	c.sink = sink;
 	c.report = report;
 	c.arg = arg;

@@ -1,0 +1,32 @@
+-- What is refused by the functions about rows that cannot be applied, and about comparing.
+CREATE EXTENSION mmrepl;
+SELECT * FROM mmrepl.apply_error;
+SELECT mmrepl.retry_apply_error();
+SELECT mmrepl.retry_apply_error(1, 'nope');
+SELECT mmrepl.retry_apply_error(1);
+SELECT mmrepl.discard_apply_error(1);
+SELECT mmrepl.discard_apply_error(sync => 'nope');
+SELECT mmrepl.compare_sync('nope');
+SELECT mmrepl.compare_sync(NULL);
+SELECT mmrepl.repair_sync('nope');
+SELECT mmrepl.orphans('nope');
+SELECT mmrepl._asks(1, false);
+SELECT mmrepl._compare_columns(1, 'public', 't');
+SELECT mmrepl._reauthor(1, 'public', 't', '{}');
+-- rights
+CREATE ROLE regress_mmrepl_nobody;
+GRANT USAGE ON SCHEMA mmrepl TO regress_mmrepl_nobody;
+SET ROLE regress_mmrepl_nobody;
+SELECT mmrepl.retry_apply_error(1);
+SELECT * FROM mmrepl.apply_error;
+RESET ROLE;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA mmrepl TO regress_mmrepl_nobody;
+SET ROLE regress_mmrepl_nobody;
+SELECT mmrepl.retry_apply_error(1);
+SELECT mmrepl.discard_apply_error(1);
+SELECT mmrepl.compare_sync('nope');
+SELECT mmrepl.repair_sync('nope');
+RESET ROLE;
+DROP OWNED BY regress_mmrepl_nobody;
+DROP ROLE regress_mmrepl_nobody;
+DROP EXTENSION mmrepl;
