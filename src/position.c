@@ -167,22 +167,24 @@ mmr_position_copy(const MmrPosition *pos, MemoryContext cxt)
 	return copy;
 }
 
-const MmrContextEntry *
-mmr_context_find(const MmrContext *ctx, int32 node)
+const MmrPosition *
+mmr_context_position(const MmrContext *ctx, int32 node)
 {
 	if (ctx != NULL)
 		for (int i = 0; i < ctx->n; i++)
 			if (ctx->entries[i].node == node)
-				return &ctx->entries[i];
+				return ctx->entries[i].position;
 	return NULL;
 }
 
 const MmrPosition *
-mmr_context_position(const MmrContext *ctx, int32 node)
+mmr_context_carried(const MmrContext *ctx, int32 node)
 {
-	const MmrContextEntry *e = mmr_context_find(ctx, node);
-
-	return e != NULL ? e->position : NULL;
+	if (ctx != NULL)
+		for (int i = 0; i < ctx->n; i++)
+			if (ctx->entries[i].node == node && ctx->entries[i].carried)
+				return ctx->entries[i].position;
+	return NULL;
 }
 
 void

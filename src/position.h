@@ -44,7 +44,7 @@ extern MmrPosition *mmr_position_copy(const MmrPosition *pos, MemoryContext cxt)
 typedef struct MmrContextEntry
 {
 	int32		node;
-	bool		carried;		/* whoever tells this hands on all that it has of that node */
+	bool		carried;		/* whoever tells this hands on all that; of a node's two entries the second */
 	const MmrPosition *position;
 } MmrContextEntry;
 
@@ -54,11 +54,11 @@ typedef struct MmrContext
 	MmrContextEntry *entries;
 } MmrContext;
 
-/* The entry of that node; NULL if there is none (or the context is NULL). */
-extern const MmrContextEntry *mmr_context_find(const MmrContext *ctx, int32 node);
-
 /* Position of that node in the context, NULL if it has none (or the context is NULL). */
 extern const MmrPosition *mmr_context_position(const MmrContext *ctx, int32 node);
+
+/* As far as whoever tells the context hands on what it has of that node; NULL likewise. */
+extern const MmrPosition *mmr_context_carried(const MmrContext *ctx, int32 node);
 
 /* Adds an entry; position may be NULL (nothing is added then). */
 extern void mmr_context_add(MmrContext *ctx, int32 node, const MmrPosition *position, bool carried);

@@ -38,13 +38,13 @@ typedef struct Path
 {
 	int32		sync_id;
 	int32		node;			/* who sends them */
+	bool		goes_on;		/* what comes so is handed on in the sync that is asked about */
 } Path;
 
 /* An author, and by which ways his changes come. */
 typedef struct Origin
 {
 	int32		node;
-	bool		carried;
 	List	   *groups;			/* for each set of syncs that a table is in: List of Path */
 } Origin;
 
@@ -333,7 +333,7 @@ comes_from(const Reach *reach, int32 author, int32 sender, int index)
 
 /* By which ways an author's changes to tables that are in these syncs come here. */
 static List *
-find_paths(const Bitmapset *ways, int32 author)
+find_paths(const MmrSync *asked, const Bitmapset *ways, int32 author)
 {
 	int32		me = mmr_membership_my_id();
 	List	   *paths = NIL;
@@ -356,6 +356,7 @@ find_paths(const Bitmapset *ways, int32 author)
 			path = palloc(sizeof(Path));
 			path->sync_id = sync->id;
 			path->node = sender;
+			path->goes_on = mmr_topology_hands_on(asked, sync->id, me);
 			paths = lappend(paths, path);
 		}
 	}
@@ -393,8 +394,7 @@ find_origins(const MmrSync *sync)
 	List	   *origins = NIL;
 	int32		me = mmr_membership_my_id();
 	ListCell   *lc,
-			   *ls,
-			   *lp;
+			   *ls;
 
 	foreach(lc, mmr_membership_nodes())
 	{
@@ -402,15 +402,12 @@ find_origins(const MmrSync *sync)
 		Origin	   *o = palloc0(sizeof(Origin));
 
 		o->node = author;
-		o->carried = true;
 		foreach(ls, sets)
 		{
-			List	   *paths = author != me ? find_paths(lfirst(ls), author) : NIL;
+			List	   *paths = author != me ? find_paths(sync, lfirst(ls), author) : NIL;
 
 			if (paths != NIL)
 				o->groups = lappend(o->groups, paths);
-			foreach(lp, paths)
-				o->carried &= mmr_topology_hands_on(sync, ((Path *) lfirst(lp))->sync_id, me);
 		}
 		if (o->groups != NIL)
 			origins = lappend(origins, o);
@@ -429,20 +426,17 @@ brought(List *progress, const Path *path, int32 author)
 	foreach(lc, progress)
 	{
 		MmrProgress *p = lfirst(lc);
-		const MmrContextEntry *e;
 
 		if (p->sync_id != path->sync_id || p->source_node != path->node)
 			continue;
-		if (path->node == author)
-			return p->position;
-		e = mmr_context_find(p->context, author);
-		return e != NULL && e->carried ? e->position : NULL;
+		return path->node == author ? p->position : mmr_context_carried(p->context, author);
 	}
 	return NULL;
 }
 
-static void
-add_origin(MmrContext *ctx, List *progress, const Origin *o)
+/* How far the author's changes are here; only_on: by ways from which they are handed on. */
+static const MmrPosition *
+how_far(List *progress, const Origin *o, bool only_on)
 {
 	const MmrPosition *position = NULL;
 	ListCell   *lg,
@@ -453,10 +447,28 @@ add_origin(MmrContext *ctx, List *progress, const Origin *o)
 		const MmrPosition *any = NULL;
 
 		foreach(lp, (List *) lfirst(lg))
-			any = mmr_position_union(any, brought(progress, lfirst(lp), o->node));
+		{
+			Path	   *path = lfirst(lp);
+
+			if (path->goes_on || !only_on)
+				any = mmr_position_union(any, brought(progress, path, o->node));
+		}
 		position = foreach_current_index(lg) == 0 ? any : mmr_position_intersect(position, any);
 	}
-	mmr_context_add(ctx, o->node, position, o->carried);
+	return position;
+}
+
+/* In a ring some comes by a way that ends here, too: then less is carried than is here. */
+static void
+add_origin(MmrContext *ctx, List *progress, const Origin *o)
+{
+	const MmrPosition *here = how_far(progress, o, false);
+	const MmrPosition *carried = how_far(progress, o, true);
+	bool		all = mmr_position_equal(here, carried);
+
+	mmr_context_add(ctx, o->node, here, all);
+	if (!all)
+		mmr_context_add(ctx, o->node, carried, true);
 }
 
 MmrContext *
