@@ -136,8 +136,10 @@ build_table(Build *b, Oid relid)
 
 /* First look at a change. */
 static void
-build_count(Build *b, BuildTable *t, const MmrChange *change)
+build_count(Build *b, BuildTable *t, const MmrChange *change, bool recorded)
 {
+	if (recorded && mmr_version_compare(&change->version, &t->info.recorded) > 0)
+		t->info.recorded = change->version;
 	if (mmr_version_compare(&change->version, &t->info.newest) > 0)
 		t->info.newest = change->version;
 	if (change->op != MMR_OP_TRUNCATE)
@@ -217,7 +219,7 @@ build_run(Build *b, uint64 xid, const char *data, int len)
 		BuildTable *t = build_table(b, change.relid);
 
 		if (b->counting)
-			build_count(b, t, &change);
+			build_count(b, t, &change, run.recorded);
 		else
 			build_collect(b, t, &change);
 	}

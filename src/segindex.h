@@ -29,6 +29,7 @@ typedef struct MmrSegTable
 	bool		truncated;		/* by `truncate` */
 	uint64		fingerprint;	/* of the key by which its changes are indexed; 0: they are not */
 	MmrVersion	newest;			/* of any key, and of TRUNCATE */
+	MmrVersion	recorded;		/* newest of what apply has recorded; none: all was captured */
 	MmrState	truncate;		/* newest TRUNCATE */
 } MmrSegTable;
 
@@ -55,7 +56,7 @@ typedef struct MmrSegEntry
 /* What a page's one tuple holds; all have the same length, so that each page has one. */
 #define MMR_SEG_BYTES	8128
 #define MMR_SEG_ENTRIES ((MMR_SEG_BYTES - 16) / (int) sizeof(MmrSegEntry))
-#define MMR_SEG_MAGIC	0x4d535831
+#define MMR_SEG_MAGIC	0x4d535832
 
 typedef struct MmrSegPage
 {

@@ -536,13 +536,19 @@ mmr_versions_lookup(MmrVersions *v, MmrKey *key, uint64 hash, const char *data, 
 	for (int i = 0; left > 0 && i < MMR_SEGMENTS; i++)
 	{
 		const MmrSegTable *info;
+		const MmrVersion *newest;
 
 		if (v->indexes[i] == NULL)
 			continue;
 		left--;
 		info = mmr_segindex_table(v->indexes[i], key->relid);
+		if (info == NULL)
+			continue;
+		/* who sends has the versions of what was captured: he goes by what was recorded beside it (B4) */
+		newest = v->seen != NULL ? &info->recorded : &info->newest;
 		/* nothing there is newer than what is known */
-		if (info == NULL || (known && mmr_version_compare(&info->newest, &state->version) <= 0))
+		if (mmr_version_is_none(newest) ||
+			(known && mmr_version_compare(newest, &state->version) <= 0))
 			continue;
 		if (mmr_segindex_lookup(v->indexes[i], key, hash, data, len, &other))
 			known = newest_of(known, state, &other);
