@@ -67,12 +67,12 @@ class Pair:
         self.b.start()
         self.tool.peer_back(self.servers)
 
-    def wait_arrived(self, tables):
+    def wait_arrived(self, tables, seconds=600):
         """Waits until the peer has everything; who cannot tell is asked for equal rows."""
         if self.tool.knows_arrived:
             self.tool.arrived(self.servers)
         else:
-            self.wait_same(tables)
+            self.wait_same(tables, seconds)
 
     def remove(self):
         """Stops and deletes."""

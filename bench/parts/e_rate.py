@@ -69,7 +69,7 @@ def _probe(pair, seconds, rate, both):
     for one in threads:
         one.join()
     lag = max(one.stop() for one in beats)
-    pair.wait_arrived(TABLES)
+    pair.wait_arrived(TABLES, 120)
     return sum(reached), lag
 
 
