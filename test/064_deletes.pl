@@ -120,6 +120,7 @@ $gates->shut;
 # it must not ask the peer whether it is there: that would wait, and nothing be read
 sql($c, "ALTER SYSTEM SET mmrepl.heartbeat_interval = '1h'");
 sql($c, 'SELECT pg_reload_conf()');
+$gates->deliver($c, $a);
 $gates->flight($c, $a);
 sql($c, "UPDATE late SET v = 'c' WHERE k <= 100; DELETE FROM late WHERE k BETWEEN 101 AND 200; INSERT INTO late SELECT k, 'c' FROM generate_series(1001, 1100) k");
 # read by c's pusher, and gone out
