@@ -376,7 +376,11 @@ CREATE FUNCTION mmrepl._describe_members(members jsonb, deep bool) RETURNS jsonb
 AS $$
     SELECT coalesce(pg_catalog.jsonb_agg(d.v || CASE WHEN m.v->>'s' IS NOT NULL AND d.v->>'problem' IS NULL
             THEN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('problem',
-                mmrepl._strategy_problem(pg_catalog.to_regclass(d.v->>'name'), (m.v->>'i')::name, m.v->>'s')))
+                -- not by to_regclass: who asks need not have rights on the schema
+                mmrepl._strategy_problem((SELECT c.oid::regclass FROM pg_class c
+                    JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = (m.v->>'n')::name AND c.relname = (m.v->>'r')::name),
+                    (m.v->>'i')::name, m.v->>'s')))
             ELSE '{}' END ORDER BY m.n), '[]')
     FROM pg_catalog.jsonb_array_elements(members) WITH ORDINALITY AS m(v, n)
     CROSS JOIN LATERAL mmrepl._describe_member((m.v->>'n')::name, (m.v->>'r')::name,
