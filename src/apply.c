@@ -315,6 +315,8 @@ apply_relation(ApplyBatch *b, MmrReader *r)
 	t->relid = member->relid;
 	t->key_index = member->key_index;
 	mmr_merge_settle_recording(b->merge.sync, t);
+	/* what the giver of a copy keeps in his log is kept here, too */
+	t->record_all |= b->kind == MMR_BATCH_COPY;
 	/* a target writes nothing that others get: it takes what the sources decide */
 	t->strategy = b->merge.sync->my_role == MMR_ROLE_SOURCE ? member->strategy : NULL;
 	b->tables = lappend(b->tables, t);
@@ -370,7 +372,7 @@ apply_truncate(ApplyBatch *b, MmrReader *r)
 	change.dot.node = (int32) mmr_get_bounded(r, PG_INT32_MAX, "node is out of range");
 	change.dot.xid = mmr_get_varint(r);
 	b->changes = true;
-	mmr_sweep_truncate(&b->merge, t, &change);
+	mmr_sweep_truncate(&b->merge, t, &change, b->kind == MMR_BATCH_COPY);
 }
 
 static void
@@ -397,9 +399,8 @@ apply_end(ApplyBatch *b)
 		session.versions_lost = true;
 	session.sync = b->merge.sync;
 	changed = c->inserted + c->updated + c->deleted + c->truncated > 0;
-	if (b->kind == MMR_BATCH_COPY)
-		mmr_join_copied(b->merge.sync, b->merge.source_node);
-	else
+	if (b->kind != MMR_BATCH_COPY ||
+		mmr_join_copied(b->merge.sync, b->merge.source_node, b->context))
 	{
 		p->position = b->to;
 		p->context = b->context;

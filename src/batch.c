@@ -504,12 +504,7 @@ batch_truncates(MmrBatch *b)
 		if (t->out.number == 0)
 			mmr_outgoing_describe(&t->out, ++b->ntables, &b->frame);
 		mmr_outgoing_close(&t->out);
-		appendStringInfoChar(&b->frame, MMR_REC_TRUNCATE);
-		mmr_append_varint(&b->frame, t->out.number);
-		mmr_append_varint(&b->frame, state.version.ts);
-		mmr_append_varint(&b->frame, state.version.node);
-		mmr_append_varint(&b->frame, state.dot.node);
-		mmr_append_varint(&b->frame, state.dot.xid);
+		mmr_outgoing_truncate(&t->out, &state.version, &state.dot, &b->frame);
 	}
 }
 

@@ -2,13 +2,12 @@
  * copy.c
  *	  The initial copy of a sync to a peer.
  *
- * Floor 8.  Reads user tables.  Runs in pushers.
+ * Floor 8.  Reads user tables, the log, progress.  Runs in pushers.
  *
  * Copied rows carry no version: any entry at the other side is newer (I2).
- * Writes go on here and there meanwhile.  The stream that follows begins with
- * everything in the log, also what the copy's snapshot has seen: so a
- * change of the same key made here before the copy and one made there meet by
- * their versions, and not by which of them the copy happened to show.
+ * Those of keys that the log holds, whoever wrote them, go with their versions
+ * and dots, and so do keys whose row is gone, and TRUNCATEs: the peer's log
+ * holds afterwards what ours does.  Writes go on here and there meanwhile.
  *
  * Invariant: all tables are locked before the snapshot is taken (B2), and all
  * of it is one transaction at the peer.
@@ -30,7 +29,9 @@
 #include "errors.h"
 #include "guc.h"
 #include "outgoing.h"
+#include "progress.h"
 #include "setaside.h"
+#include "versions.h"
 
 typedef struct CopyState
 {
@@ -47,7 +48,19 @@ typedef struct CopyState
 	int64		rows_total;
 	int64		bytes;
 	int64		bytes_total;
+	MmrSync    *sync;
+	int32		my_node;
+	MmrVersions *versions;		/* of what the log holds */
+	List	   *outs;			/* CopyTable */
+	int			described;
+	int64		ts;				/* of the last item in the frame */
 } CopyState;
+
+typedef struct CopyTable
+{
+	MmrMember  *member;
+	MmrOutgoing out;
+} CopyTable;
 
 static bool
 copy_skips(List *skip, MmrMember *m)
@@ -65,6 +78,7 @@ copy_frame_start(CopyState *c)
 	resetStringInfo(&c->frame);
 	appendStringInfoChar(&c->frame, MMR_FRAME_MAGIC);
 	appendStringInfoChar(&c->frame, MMR_PROTOCOL_VERSION);
+	c->ts = 0;
 }
 
 static void
@@ -84,11 +98,10 @@ copy_send(CopyState *c, MmrMember *m, bool last)
 	copy_report(c, m);
 }
 
-/* Locks what is to be copied; how much it is, as the planner knows. */
-static List *
+/* Locks all tables; how much there is to copy, as the planner knows. */
+static void
 copy_lock_tables(CopyState *c, MmrSync *sync, List *skip)
 {
-	List	   *members = NIL;
 	ListCell   *lc;
 
 	foreach(lc, sync->tables)
@@ -96,75 +109,194 @@ copy_lock_tables(CopyState *c, MmrSync *sync, List *skip)
 		MmrMember  *m = lfirst(lc);
 		Relation	rel;
 
-		if (!OidIsValid(m->relid) || copy_skips(skip, m) ||
+		CopyTable  *t;
+
+		if (!OidIsValid(m->relid) || !OidIsValid(m->key_index) ||
 			(rel = try_table_open(m->relid, AccessShareLock)) == NULL)
 			continue;
-		members = lappend(members, m);
-		c->tables++;
-		c->rows_total += Max((int64) rel->rd_rel->reltuples, 0);
-		c->bytes_total += (int64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
+		t = palloc0(sizeof(CopyTable));
+		t->member = m;
+		t->out.relid = m->relid;
+		t->out.parent = CurrentMemoryContext;
+		c->outs = lappend(c->outs, t);
+		if (!copy_skips(skip, m))
+		{
+			c->tables++;
+			c->rows_total += Max((int64) rel->rd_rel->reltuples, 0);
+			c->bytes_total += (int64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
+		}
 		table_close(rel, NoLock);
 	}
-	return members;
+}
+
+static CopyTable *
+copy_find(CopyState *c, Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, c->outs)
+	{
+		CopyTable  *t = lfirst(lc);
+
+		if (t->out.relid == relid)
+			return t;
+	}
+	return NULL;
+}
+
+static MmrKey *
+copy_find_key(void *arg, Oid relid)
+{
+	CopyTable  *t = copy_find(arg, relid);
+	Relation	rel;
+	MmrKey	   *key;
+
+	if (t == NULL)
+		return NULL;
+	rel = table_open(relid, AccessShareLock);
+	key = mmr_key_get(rel, t->member->key_index);
+	table_close(rel, AccessShareLock);
+	return key;
 }
 
 static void
-copy_table(CopyState *c, MmrMember *m, bool clear)
+copy_open(CopyState *c, CopyTable *t)
 {
-	MmrOutgoing out = {0};
+	/* it was locked before the snapshot: its storage is the one the snapshot knows */
+	if (!mmr_outgoing_open(&t->out, t->member, c->snapshot))
+		elog(ERROR, "storage of table \"%s.%s\" has changed under its lock", t->member->nspname,
+			 t->member->relname);
+	if (t->out.number == 0)
+		mmr_outgoing_describe(&t->out, ++c->described, &c->frame);
+}
+
+/* Newest entry of that very key; false: the log has none. */
+static bool
+copy_lookup(CopyState *c, MmrKey *key, const char *data, int len, MmrState *state)
+{
+	return mmr_versions_lookup(c->versions, key, mmr_key_hash(key, data, len), data, len, state) &&
+		state->op != MMR_OP_TRUNCATE;
+}
+
+static void
+copy_rows(CopyState *c, CopyTable *t, bool clear)
+{
 	TableScanDesc scan;
 	TupleTableSlot *slot;
 	MemoryContext old;
 
-	out.relid = m->relid;
-	out.parent = CurrentMemoryContext;
-	/* it was locked before the snapshot: its storage is the one the snapshot knows */
-	if (!mmr_outgoing_open(&out, m, c->snapshot))
-		elog(ERROR, "storage of table \"%s.%s\" has changed under its lock", m->nspname, m->relname);
-	mmr_outgoing_describe(&out, c->tables_done + 1, &c->frame);
+	copy_open(c, t);
 	if (clear)
 	{
 		appendStringInfoChar(&c->frame, MMR_REC_COPY_TABLE);
-		mmr_append_varint(&c->frame, out.number);
+		mmr_append_varint(&c->frame, t->out.number);
 	}
-	slot = table_slot_create(out.rel, NULL);
-	scan = table_beginscan(out.rel, c->snapshot, 0, NULL);
+	slot = table_slot_create(t->out.rel, NULL);
+	scan = table_beginscan(t->out.rel, c->snapshot, 0, NULL);
 	old = MemoryContextSwitchTo(c->row_cxt);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		mmr_outgoing_row(&out, slot, &c->key, &c->frame);
+		MmrState	state;
+
+		resetStringInfo(&c->key);
+		mmr_key_encode(t->out.key, slot, &c->key);
+		if (mmr_versions_is_empty(c->versions) ||
+			!copy_lookup(c, t->out.key, c->key.data, c->key.len, &state))
+			mmr_outgoing_row(&t->out, slot, &c->key, &c->ts, &c->frame);
 		c->rows++;
 		MemoryContextReset(c->row_cxt);
 		if (c->frame.len >= mmr_guc_frame_size * 1024)
-			copy_send(c, m, false);
+			copy_send(c, t->member, false);
 		CHECK_FOR_INTERRUPTS();
 	}
 	MemoryContextSwitchTo(old);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	mmr_outgoing_close(&out);
-	if (out.cxt != NULL)
-		MemoryContextDelete(out.cxt);
+	mmr_outgoing_close(&t->out);
 	c->tables_done++;
-	copy_report(c, m);
+	copy_report(c, t->member);
+}
+
+/* A run of the log: keys whose newest entry is in it, with their rows. */
+static void
+copy_run(void *arg, int segment, uint64 xid, const char *data, int len)
+{
+	CopyState  *c = arg;
+	CopyTable  *t = NULL;
+	MmrRun		run;
+	MmrChange	change;
+
+	(void) segment;
+	mmr_changelog_open_run(&run, xid, data, len);
+	while (mmr_changelog_next(&run, &change))
+	{
+		MmrState	state;
+		MemoryContext old;
+
+		if (t == NULL || t->out.relid != change.relid)
+		{
+			if (t != NULL)
+				mmr_outgoing_close(&t->out);
+			if ((t = copy_find(c, change.relid)) != NULL)
+				copy_open(c, t);
+		}
+		if (t == NULL || change.op == MMR_OP_TRUNCATE)
+			continue;
+		old = MemoryContextSwitchTo(c->row_cxt);
+		if (copy_lookup(c, t->out.key, change.key, change.keylen, &state) &&
+			mmr_version_compare(&state.version, &change.version) == 0)
+			mmr_outgoing_item(&t->out, &change, c->my_node, &c->ts, &c->frame);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(c->row_cxt);
+		if (c->frame.len >= mmr_guc_frame_size * 1024)
+			copy_send(c, t->member, false);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (t != NULL)
+		mmr_outgoing_close(&t->out);
+}
+
+/* What the log holds: keys, and behind all rows TRUNCATEs, which the rows here have met already. */
+static void
+copy_log(CopyState *c, const MmrPosition *pos)
+{
+	ListCell   *lc;
+
+	if (mmr_versions_is_empty(c->versions))
+		return;
+	mmr_logreader_scan(mmr_logreader_create(CurrentMemoryContext), c->snapshot, pos, copy_run, NULL, c);
+	foreach(lc, c->outs)
+	{
+		CopyTable  *t = lfirst(lc);
+		MmrState	state;
+
+		if (!mmr_versions_truncated(c->versions, t->out.relid, &state))
+			continue;
+		copy_open(c, t);
+		mmr_outgoing_close(&t->out);
+		mmr_outgoing_truncate(&t->out, &state.version, &state.dot, &c->frame);
+	}
 }
 
 /*
- * First record: a copy has no position, and tells no context.  Rows come
- * without versions, but whoever writes them from now on has seen them: what he
- * writes is newer than all that the snapshot has seen.
+ * First record.  Rows come without versions, but whoever writes them from now
+ * on has seen them: what he writes is newer than all that the snapshot has
+ * seen.
  */
 static void
-copy_head(CopyState *c, MmrSync *sync, int32 my_node)
+copy_head(CopyState *c, const MmrPosition *pos)
 {
+	MmrContext *ctx = mmr_progress_context(c->sync->id);
+
+	mmr_context_add(ctx, c->my_node, unconstify(MmrPosition *, pos));
 	copy_frame_start(c);
 	appendStringInfoChar(&c->frame, MMR_REC_BATCH);
 	mmr_append_varint(&c->frame, MMR_BATCH_COPY);
-	mmr_append_varint(&c->frame, sync->id);
-	mmr_append_varint(&c->frame, my_node);
+	mmr_append_varint(&c->frame, c->sync->id);
+	mmr_append_varint(&c->frame, c->my_node);
 	mmr_append_position(&c->frame, NULL);
-	mmr_append_position(&c->frame, NULL);
-	mmr_append_context(&c->frame, NULL);
+	mmr_append_position(&c->frame, pos);
+	mmr_append_context(&c->frame, ctx);
 	mmr_append_varint(&c->frame, mmr_clock_last());
 }
 
@@ -186,29 +318,40 @@ copy_check_complete(MmrSync *sync)
 }
 
 void
-mmr_copy_run(MmrSync *sync, int32 my_node, bool clear, List *skip,
+mmr_copy_run(MmrSync *sync, int32 my_node, int kind, List *skip,
 			 MmrFrameSink sink, MmrCopyReport report, void *arg)
 {
 	CopyState	c = {0};
-	List	   *members;
+	MmrPosition *pos;
 	ListCell   *lc;
 
 	copy_check_complete(sync);
 	c.sink = sink;
 	c.report = report;
 	c.arg = arg;
+	c.sync = sync;
+	c.my_node = my_node;
 	c.row_cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl copy", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&c.frame);
 	initStringInfo(&c.key);
-	members = copy_lock_tables(&c, sync, skip);
+	copy_lock_tables(&c, sync, skip);
 
 	mmr_capture_prepare_clock();
 	PushActiveSnapshot(GetLatestSnapshot());
 	c.snapshot = GetActiveSnapshot();
+	pos = mmr_position_active();
 	mmr_outgoing_flush_wal();
-	copy_head(&c, sync, my_node);
-	foreach(lc, members)
-		copy_table(&c, lfirst(lc), clear);
+	c.versions = mmr_versions_create(CurrentMemoryContext, copy_find_key, NULL, &c);
+	mmr_versions_feed(c.versions, c.snapshot, pos);
+	copy_head(&c, pos);
+	foreach(lc, c.outs)
+	{
+		CopyTable  *t = lfirst(lc);
+
+		if (kind != 0 && !copy_skips(skip, t->member))
+			copy_rows(&c, t, kind == 1);
+	}
+	copy_log(&c, pos);
 	appendStringInfoChar(&c.frame, MMR_REC_END);
 	copy_send(&c, NULL, true);
 	PopActiveSnapshot();

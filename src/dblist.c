@@ -131,7 +131,9 @@ store_one(const char *dbgroup, const char *db, const char *role)
 					" ON CONFLICT (dbgroup, node_id) DO UPDATE SET role = excluded.role,"
 					" since = CASE WHEN dbgroup_db.role = 'target' AND excluded.role = 'source' AND excluded.since = -1"
 					"  THEN -2 ELSE dbgroup_db.since END,"
-					" copy = CASE WHEN dbgroup_db.role = excluded.role THEN dbgroup_db.copy ELSE 0 END", 3, args);
+					" copy = CASE WHEN dbgroup_db.role = 'target' AND excluded.role = 'source' AND excluded.since = -1"
+					"  THEN -1 ELSE dbgroup_db.copy END,"
+					" was = dbgroup_db.since", 3, args);
 }
 
 static char *

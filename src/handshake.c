@@ -65,7 +65,7 @@ mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrGreeting *greet
 				 errhint("Correct the db's conninfo with mmrepl.update_db.")));
 	}
 	greeting->position = position = read_position(res);
-	greeting->copy = pg_strtoint32(PQgetvalue(res, 0, 2));
+	greeting->copy = PQgetisnull(res, 0, 2) ? -1 : pg_strtoint32(PQgetvalue(res, 0, 2));
 	greeting->clock = pg_strtoint64(PQgetvalue(res, 0, 3));
 	greeting->waits_for = PQgetisnull(res, 0, 4) ? NULL : pstrdup(PQgetvalue(res, 0, 4));
 	PQclear(res);

@@ -17,7 +17,7 @@
 typedef struct MmrGreeting
 {
 	MmrPosition *position;		/* where it stands (B1), NULL: it has nothing of us yet */
-	int			copy;			/* initial copy that it needs of us first, as onetimecopy; 0: none */
+	int			copy;			/* initial copy that it needs of us first, as onetimecopy (0: only the log); -1: none */
 	int64		clock;			/* its clock */
 	char	   *waits_for;		/* it joins the sync and takes nothing yet; NULL: it does */
 } MmrGreeting;

@@ -122,6 +122,7 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	MmrProgress *p;
 	MmrSync    *sync;
 	char	   *waits_for;
+	int			copy;
 
 	mmr_shared_require();
 	if (protocol != MMR_PROTOCOL_VERSION)
@@ -151,11 +152,13 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	n[1] = p->position == NULL;
 	if (p->position != NULL)
 		v[1] = mmr_position_to_datum(p->position);
-	v[2] = Int32GetDatum(mmr_join_copy_wanted(sync_id, node_id));
+	copy = mmr_join_copy_wanted(sync_id, node_id);
+	n[2] = copy < 0;
+	v[2] = Int32GetDatum(copy);
 	mmr_capture_prepare_clock();
 	v[3] = Int64GetDatum(mmr_clock_last());
 	mmr_join_meet(sync, node_id, PG_GETARG_INT64(6));
-	waits_for = mmr_join_waits_for(sync);
+	waits_for = mmr_join_waits_for(sync, node_id);
 	n[4] = waits_for == NULL;
 	if (waits_for != NULL)
 		v[4] = CStringGetTextDatum(waits_for);

@@ -40,7 +40,8 @@ mmr_incoming_item(MmrReader *r, MmrMergeTable *table, uint8 flags, int32 source,
 	}
 	c->keylen = (int) mmr_get_bounded(r, MaxAllocSize, "key is too long");
 	c->key = mmr_get_bytes(r, c->keylen);
-	if (copy)
+	/* a copied row without a version has no entry in the sender's log */
+	if (copy && *ts == 0)
 		c->version = MMR_VERSION_NONE;
 	if (c->op < MMR_OP_INSERT || c->op > MMR_OP_DELETE || *ts < 0)
 		mmr_wire_corrupt("item makes no sense");

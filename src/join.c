@@ -14,8 +14,11 @@
  *	- a version given here is above all that was purged without asking us, and
  *	  above all that was applied somewhere without being recorded;
  *	- the snapshot of the initial copy, taken later, shows all that any source
- *	  has purged without asking us, because that was stable among the others;
- *	- all else is in some author's log, which comes as a whole.
+ *	  has purged without asking us, because that was stable among the others.
+ * The copy is rows, log and positions of one source under that one snapshot, so
+ * that we stand where it stood, and everybody goes on from there.  Rows
+ * alone would not do: a TRUNCATE that some log still holds would come again,
+ * and find rows of which nobody can tell any more that they are newer.
  *
  * Invariant: opened is set by the transaction that makes the triggers, with
  * no entry of the sync's tables left in the log from an earlier part in it.
@@ -54,14 +57,20 @@ id_arg(int32 id)
 }
 
 char *
-mmr_join_waits_for(MmrSync *sync)
+mmr_join_waits_for(MmrSync *sync, int32 from)
 {
-	const char *arg = id_arg(sync->id);
+	const char *args[2] = {id_arg(sync->id), id_arg(from)};
 	char	   *names;
 
 	if (!sync->joining)
-		return NULL;
-	names = mmr_sqlrun_text("SELECT string_agg(pg_catalog.format('\"%s\"', d.name), ', ' ORDER BY d.name)" NOT_MET, 1, &arg);
+	{
+		if (!sync->blank || from == 0)
+			return NULL;
+		names = mmr_sqlrun_text("SELECT d.name FROM mmrepl._copy_wanted($1::int4) w JOIN mmrepl.db d ON d.node_id = w.source_node"
+								" WHERE w.source_node <> $2::int4", 2, args);
+		return names ? psprintf("its initial copy from db \"%s\"", names) : NULL;
+	}
+	names = mmr_sqlrun_text("SELECT string_agg(pg_catalog.format('\"%s\"', d.name), ', ' ORDER BY d.name)" NOT_MET, 1, args);
 	return names ? psprintf("db %s to hear of it", names) : pstrdup("its tables and its change log");
 }
 
@@ -90,7 +99,7 @@ mmr_join_copy_wanted(int32 sync_id, int32 node_id)
 	const char *args[2] = {id_arg(sync_id), id_arg(node_id)};
 	char	   *mode = mmr_sqlrun_text("SELECT mode FROM mmrepl._copy_wanted($1::int4) WHERE source_node = $2::int4", 2, args);
 
-	return mode ? pg_strtoint32(mode) : 0;
+	return mode ? pg_strtoint32(mode) : -1;
 }
 
 bool
@@ -101,12 +110,45 @@ mmr_join_lacks_copy(int32 sync_id)
 	return mmr_sqlrun_text("SELECT mode FROM mmrepl._copy_wanted($1::int4)", 1, &arg) != NULL;
 }
 
-void
-mmr_join_copied(MmrSync *sync, int32 source_node)
+/*
+ * The copy was the giver's rows, log and positions under one snapshot: we are
+ * where he was, and everybody goes on from there.
+ */
+static void
+take_positions(MmrSync *sync, int32 source_node, MmrContext *context)
+{
+	ListCell   *lc;
+
+	foreach(lc, sync->nodes)
+	{
+		MmrSyncNode *part = lfirst(lc);
+		const MmrPosition *position = mmr_context_position(context, part->node->id);
+		MmrProgress *p;
+
+		/* the giver's own row is about to be written by the caller */
+		if (part->role != MMR_ROLE_SOURCE || part->node->id == source_node ||
+			part->node->id == mmr_membership_my_id() || position == NULL)
+			continue;
+		p = mmr_progress_claim(sync->id, part->node->id);
+		p->position = mmr_position_copy(position, CurrentMemoryContext);
+		PushActiveSnapshot(GetLatestSnapshot());
+		mmr_progress_write(p, false);
+		PopActiveSnapshot();
+	}
+}
+
+bool
+mmr_join_copied(MmrSync *sync, int32 source_node, MmrContext *context)
 {
 	const char *args[3] = {id_arg(sync->id), id_arg(source_node), psprintf("%d", sync->copy_round)};
 
 	mmr_sqlrun_exec("UPDATE mmrepl.sync_state SET copied = $3::int4, copied_from = $2::int4 WHERE sync_id = $1::int4", 3, args);
+	if (sync->blank)
+	{
+		take_positions(sync, source_node, context);
+		mmr_wake_at_commit();
+	}
+	return sync->blank;
 }
 
 /* ---- opening ---- */
@@ -177,7 +219,7 @@ join_open(MmrSync *sync)
 	char	   *name = pstrdup(sync->name);
 	char	   *clock;
 
-	if (mmr_sqlrun_exec("SELECT 1" NOT_MET, 1, &arg) > 0 || log_has_entries(sync))
+	if (mmr_sqlrun_exec("SELECT 1" NOT_MET, 1, &arg) > 0 || (sync->blank && log_has_entries(sync)))
 		return false;
 	/* nobody changes the configuration meanwhile */
 	if (mmr_sqlrun_exec("SELECT 1 FROM mmrepl.local_node FOR UPDATE SKIP LOCKED", 0, NULL) == 0)
@@ -193,7 +235,7 @@ join_open(MmrSync *sync)
 	mmr_attach_reconcile();
 	/* now nobody writes the tables: a prepared transaction may have been in the way of the look before */
 	sync = mmr_membership_sync(sync_id);
-	if (sync == NULL || log_has_entries(sync))
+	if (sync == NULL || (sync->blank && log_has_entries(sync)))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the change log still has entries of an earlier part of this database in sync \"%s\"", name)));

@@ -78,7 +78,8 @@ static const char *const sql_nodes =
 static const char *const sql_syncs =
 "SELECT sync_id, name, relgroup, dbgroup, onetimecopy::int4, conflict_strategy,"
 " on_error, seq_step, paused, copy_round, halted, makedelta,"
-" EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND NOT t.opened)"
+" EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND NOT t.opened),"
+" EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND t.since > s.since AND t.copied = 0)"
 " FROM mmrepl.sync s ORDER BY sync_id";
 static const char *const sql_sync_nodes =
 "SELECT s.sync_id, d.node_id, d.role, d.pos, d.since"
@@ -237,6 +238,7 @@ read_syncs(Configuration *config, MemoryContext context)
 		sync->halted = get_text(i, 11, context);
 		sync->makedelta = DatumGetBool(get(i, 12));
 		sync->joining = DatumGetBool(get(i, 13));
+		sync->blank = DatumGetBool(get(i, 14));
 		config->syncs = lappend(config->syncs, sync);
 		MemoryContextSwitchTo(old);
 	}

@@ -60,6 +60,7 @@ typedef struct MmrSync
 	MmrSyncNode *hub;			/* NULL: every source pushes to all */
 	MmrRole		my_role;		/* MMR_ROLE_NONE: this node has no part in it */
 	bool		joining;		/* this node has, but waits until all others know of it (join.h) */
+	bool		blank;			/* it has come into the sync when that ran, and has got no copy yet */
 	List	   *tables;			/* MmrMember */
 	List	   *sequences;		/* MmrMember with key_index unset */
 } MmrSync;

@@ -198,15 +198,23 @@ mmr_outgoing_item(MmrOutgoing *o, const MmrChange *label, int32 my_node, int64 *
 }
 
 void
-mmr_outgoing_row(MmrOutgoing *o, TupleTableSlot *slot, StringInfo key, StringInfo out)
+mmr_outgoing_row(MmrOutgoing *o, TupleTableSlot *slot, StringInfo key, int64 *ts, StringInfo out)
 {
 	MmrChange	c = {0};
-	int64		ts = 0;
 
-	resetStringInfo(key);
-	mmr_key_encode(o->key, slot, key);
 	c.key = key->data;
 	c.keylen = key->len;
-	put_head(o, MMR_OP_INSERT | MMR_ITEM_ROW, &c, &ts, out);
+	put_head(o, MMR_OP_INSERT | MMR_ITEM_ROW, &c, ts, out);
 	mmr_row_encode(o->format, slot, out);
+}
+
+void
+mmr_outgoing_truncate(MmrOutgoing *o, const MmrVersion *version, const MmrDot *dot, StringInfo out)
+{
+	appendStringInfoChar(out, MMR_REC_TRUNCATE);
+	mmr_append_varint(out, o->number);
+	mmr_append_varint(out, version->ts);
+	mmr_append_varint(out, version->node);
+	mmr_append_varint(out, dot->node);
+	mmr_append_varint(out, dot->xid);
 }

@@ -56,7 +56,10 @@ extern void mmr_outgoing_describe(MmrOutgoing *o, uint32 number, StringInfo out)
 extern void mmr_outgoing_item(MmrOutgoing *o, const MmrChange *label, int32 my_node, int64 *ts,
 							  StringInfo out);
 
-/* The same for a row at hand, for an initial copy. */
-extern void mmr_outgoing_row(MmrOutgoing *o, TupleTableSlot *slot, StringInfo key, StringInfo out);
+/* The same for a row at hand, whose key is in `key`, without a version: for an initial copy. */
+extern void mmr_outgoing_row(MmrOutgoing *o, TupleTableSlot *slot, StringInfo key, int64 *ts, StringInfo out);
+
+/* Appends MMR_REC_TRUNCATE: that version and dot. */
+extern void mmr_outgoing_truncate(MmrOutgoing *o, const MmrVersion *version, const MmrDot *dot, StringInfo out);
 
 #endif							/* MMR_OUTGOING_H */

@@ -188,7 +188,7 @@ pusher_copy(Pusher *p, int kind)
 	p->sending = true;
 	if (kind == 2)
 		skip = mmr_handshake_filled(p->link, p->sync_id);
-	mmr_copy_run(sync, mmr_membership_my_id(), kind == 1, skip, pusher_frame,
+	mmr_copy_run(sync, mmr_membership_my_id(), kind, skip, pusher_frame,
 				 mmr_report_copy, p);
 	mmr_transport_finish(&p->transport);
 	p->sending = false;
@@ -210,7 +210,7 @@ pusher_hello(Pusher *p)
 	sync = pusher_sync(p);
 	mmr_handshake_hello(p->link, p->sync_id, p->peer, &greeting);
 	mmr_join_meet(sync, p->peer, greeting.clock);
-	waits_for = mmr_join_waits_for(sync);
+	waits_for = mmr_join_waits_for(sync, 0);
 	if (waits_for != NULL)
 		waits_for = MemoryContextStrdup(p->cxt, waits_for);
 	if (greeting.waits_for != NULL)
@@ -298,11 +298,11 @@ pusher_connect(Pusher *p)
 	if (adopted)
 		return false;
 
-	copy = pusher_hello(p);
-	mmr_wanted_ask(&p->wanted, p->link, p->sync_id, p->careful);
 	mmr_transport_open(&p->transport, p->link);
-	if (copy != 0)
+	/* after a copy the peer may stand elsewhere */
+	while ((copy = pusher_hello(p)) >= 0)
 		pusher_copy(p, copy);
+	mmr_wanted_ask(&p->wanted, p->link, p->sync_id, p->careful);
 	/* whatever was told before may not have arrived: tell our context once */
 	p->context_sent = pg_atomic_read_u64(&p->db->applied) - 1;
 	p->context_sent_at = 0;

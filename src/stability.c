@@ -207,7 +207,7 @@ mmr_stability_load(void)
 	{
 		MmrSync    *sync = lfirst(lc);
 
-		if (sync->my_role != MMR_ROLE_NONE && !sync->joining)
+		if (sync->my_role != MMR_ROLE_NONE && !(sync->joining && sync->blank))
 			load_tables(st, sync);
 	}
 	st->holds = palloc0(sizeof(MmrHold) * Max(1, st->nrules));

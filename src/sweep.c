@@ -32,10 +32,10 @@
 #define SMALL_TABLE			128
 #define SWEEP_PATIENCE_MS	1000
 
-/* Is the row of an entry not older than `limit`? NULL: of any entry. */
+/* Is the row of an entry not older than `limit`? NULL: of any entry. copied: nor one without an entry. */
 static bool
 sweep_spares(MmrVersions *versions, MmrKey *key, TupleTableSlot *slot, const MmrVersion *limit,
-			 StringInfo buf)
+			 bool copied, StringInfo buf)
 {
 	MmrState	state;
 
@@ -43,7 +43,9 @@ sweep_spares(MmrVersions *versions, MmrKey *key, TupleTableSlot *slot, const Mmr
 	mmr_key_encode(key, slot, buf);
 	if (!mmr_versions_lookup(versions, key, mmr_key_hash(key, buf->data, buf->len),
 							 buf->data, buf->len, &state))
-		return false;
+		return copied;
+	if (copied && state.op == MMR_OP_TRUNCATE)
+		return true;
 #ifdef MMR_BREAK_TRUNCATE_SPARE
 	return limit == NULL;
 #endif
@@ -77,7 +79,8 @@ sweep_record_again(MmrMerge *m, MmrMergeTable *table, StringInfo key)
 
 /* Deletes row by row what is not spared; how many were. */
 static int64
-sweep_delete(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, const MmrVersion *limit)
+sweep_delete(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, const MmrVersion *limit,
+			 bool copied)
 {
 	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl sweep",
 											  ALLOCSET_DEFAULT_SIZES);
@@ -93,7 +96,7 @@ sweep_delete(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, const MmrVers
 	old = MemoryContextSwitchTo(t->cxt);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		if (sweep_spares(m->versions, table->key, slot, limit, &key))
+		if (sweep_spares(m->versions, table->key, slot, limit, copied, &key))
 		{
 			spared++;
 #ifndef MMR_BREAK_SPARED
@@ -265,7 +268,7 @@ sweep_alone(Relation rel)
 }
 
 void
-mmr_sweep_truncate(MmrMerge *m, MmrMergeTable *table, const MmrChange *change)
+mmr_sweep_truncate(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, bool copied)
 {
 	Oid			relid = RelationGetRelid(table->rel);
 	MmrState	state;
@@ -285,13 +288,15 @@ mmr_sweep_truncate(MmrMerge *m, MmrMergeTable *table, const MmrChange *change)
 	newest = MMR_VERSION_NONE;
 	if (mmr_versions_newest_of_table(m->versions, relid, &newest))
 		sweep_log_unseen(m, table, snapshot, change);
-	if (mmr_version_compare(&newest, &change->version) > 0)
+	if (copied)
+		(void) sweep_delete(m, table, snapshot, &change->version, true);
+	else if (mmr_version_compare(&newest, &change->version) > 0)
 	{
-		if (sweep_delete(m, table, snapshot, &change->version) > 0)
+		if (sweep_delete(m, table, snapshot, &change->version, false) > 0)
 			sweep_log(m, table, change, &newest, NULL, NULL);
 	}
 	else if (heap_truncate_find_FKs(list_make1_oid(relid)) != NIL || !sweep_alone(table->rel))
-		(void) sweep_delete(m, table, snapshot, &change->version);
+		(void) sweep_delete(m, table, snapshot, &change->version, false);
 	else
 		sweep_truncate_table(table->rel);
 	PopActiveSnapshot();
@@ -304,7 +309,7 @@ mmr_sweep_clear(MmrMerge *m, MmrMergeTable *table)
 {
 	Snapshot	snapshot = mmr_merge_snapshot(m);
 
-	(void) sweep_delete(m, table, snapshot, NULL);
+	(void) sweep_delete(m, table, snapshot, NULL, false);
 	PopActiveSnapshot();
 }
 
@@ -318,7 +323,7 @@ mmr_sweep_has_rows(MmrVersions *versions, Relation rel, MmrKey *key)
 
 	initStringInfo(&buf);
 	while (!result && table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		result = !sweep_spares(versions, key, slot, NULL, &buf);
+		result = !sweep_spares(versions, key, slot, NULL, false, &buf);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	return result;

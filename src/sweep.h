@@ -11,8 +11,12 @@
 
 #include "mergestate.h"
 
-/* A TRUNCATE of the table: rows older than it go, and later arrivals that are older lose. */
-extern void mmr_sweep_truncate(MmrMerge *m, MmrMergeTable *table, const MmrChange *change);
+/*
+ * A TRUNCATE of the table: rows older than it go, and later arrivals that are
+ * older lose.  copied: it comes behind a copy of rows that have met it where
+ * they come from; so rows without an entry stay.
+ */
+extern void mmr_sweep_truncate(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, bool copied);
 
 /* Removes all rows whose key has no entry here: what an initial copy replaces. */
 extern void mmr_sweep_clear(MmrMerge *m, MmrMergeTable *table);

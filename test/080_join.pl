@@ -10,6 +10,7 @@ use Test::More;
 my $schema = q{
 	CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, v text);
 	CREATE TABLE s (id serial PRIMARY KEY, v text);
+	CREATE TABLE z (id int PRIMARY KEY, v text);
 	CREATE FUNCTION step(tag text) RETURNS void LANGUAGE plpgsql AS $f$
 	DECLARE k int := 1 + floor(random() * 300);
 	BEGIN
@@ -18,6 +19,9 @@ my $schema = q{
 			WHEN 1 THEN UPDATE t SET u = floor(random() * 3000) WHERE id = k;
 			WHEN 2 THEN UPDATE t SET id = 1 + floor(random() * 300) WHERE id = k;
 			WHEN 3 THEN INSERT INTO s (v) VALUES (tag);
+			WHEN 4 THEN
+				IF random() < 0.1 THEN TRUNCATE z; END IF;
+				INSERT INTO z VALUES (k, tag) ON CONFLICT DO NOTHING;
 			ELSE INSERT INTO t VALUES (k, floor(random() * 3000), tag || random()) ON CONFLICT (id) DO UPDATE SET v = excluded.v;
 		END CASE;
 	EXCEPTION WHEN unique_violation THEN NULL;
@@ -80,4 +84,4 @@ is(sql($_, 'SELECT count(*) FROM t WHERE id >= 999'), 0, 'what was in the way is
 is(sql($_, q{SELECT count(*) FROM mmrepl.validate_sync('sync')}), 0, 'sound, as ' . $_->name . ' sees it') foreach @all;
 poll_is($_, 'SELECT count(*) FROM mmrepl.change_log', 0, 'log of ' . $_->name . ' drains') foreach @all;
 finish(\@all, qr/tables of db|cannot be used|cannot be reached|could not connect|does not exist|unknown role|onetimecopy cannot|joins the sync|not joined yet|configuration has changed|cannot give|server closed|terminating|has not confirmed|connection|is not in the configuration/,
-	qw(t s));
+	qw(t s z));

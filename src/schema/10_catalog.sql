@@ -35,8 +35,9 @@ CREATE TABLE mmrepl.dbgroup_db (
     role              text NOT NULL CHECK (role IN ('source', 'target', 'hub')),
     pos               int4 NOT NULL,                -- order in which they were named, from 1: also the sequence slot
     since             int8 NOT NULL DEFAULT 0,      -- version of the configuration that put it (as a source) into the group; 0: before any sync used that; below 0: the next, -1 as one who comes in
-    copy              int2 NOT NULL DEFAULT 0 CHECK (copy IN (0, 1, 2)),    -- joins a running sync: its initial copy, as onetimecopy
+    copy              int2 NOT NULL DEFAULT 0 CHECK (copy IN (-1, 0, 1, 2)),    -- joins a running sync: its initial copy, as onetimecopy; -1: was a target of it
     copy_from         int4,                         -- node that gives it; NULL, or not there any more: the one that has been in the group for longest
+    was               int8 NOT NULL DEFAULT 0,      -- what since was when it was a target
     PRIMARY KEY (dbgroup, node_id),
     UNIQUE (dbgroup, pos)
 );
@@ -122,7 +123,7 @@ CREATE TABLE mmrepl.sync_state (
     sync_id           int4 PRIMARY KEY,
     since             int8 NOT NULL,                -- dbgroup_db.since of this db
     opened            bool NOT NULL,                -- false: it joins a running sync and waits until all others know of it
-    copied            int4 NOT NULL DEFAULT 0,      -- the sync's copy_round whose initial copy is in, or needs none
+    copied            int4 NOT NULL DEFAULT 0,      -- the sync's copy_round whose initial copy is in
     copied_from       int4                          -- node that gave the last one
 );
 COMMENT ON TABLE mmrepl.sync_state IS 'syncs in which this database has a part: has it joined, has it its initial copy';

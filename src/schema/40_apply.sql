@@ -6,7 +6,7 @@ CREATE FUNCTION mmrepl._hello(protocol int4, sync_id int4, node_id int4, system_
     OUT receiver int4, OUT "position" pg_catalog.pg_snapshot, OUT copy int4, OUT its_clock int8, OUT waits_for text)
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'mmrepl_hello';
 REVOKE ALL ON FUNCTION mmrepl._hello(int4, int4, int4, int8, oid, text, int8) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl._hello(int4, int4, int4, int8, oid, text, int8) IS 'handshake of a pusher: who it is and what for, and its clock (microseconds since 2000); gives this node''s id, the position up to which that sync has been applied here from there, the initial copy that it is to send first (as onetimecopy, 0: none), the clock here, and for whom this db waits before it takes anything; ends other sessions that apply the same; raises MR003, MR004, MR005, MR008';
+COMMENT ON FUNCTION mmrepl._hello(int4, int4, int4, int8, oid, text, int8) IS 'handshake of a pusher: who it is and what for, and its clock (microseconds since 2000); gives this node''s id, the position up to which that sync has been applied here from there, the initial copy that it is to send first (as onetimecopy, 0: only what is in the log; NULL: none), the clock here, and for whom this db waits before it takes anything; ends other sessions that apply the same; raises MR003, MR004, MR005, MR008';
 
 CREATE FUNCTION mmrepl._apply(frame bytea) RETURNS int8[]
     LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'mmrepl_apply';

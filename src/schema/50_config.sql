@@ -85,7 +85,7 @@ COMMENT ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) IS
 -- Syncs in which this db has a part.  first_source: its hub, or who has been a source of it for longest.
 CREATE VIEW mmrepl._part AS
     SELECT s.sync_id, d.node_id, CASE d.role WHEN 'hub' THEN 'source' ELSE d.role END AS role, d.role = 'hub' AS is_hub,
-           d.since, d.since > s.since AS joins, d.copy, d.copy_from, s.copy_round, s.onetimecopy, s.dbgroup,
+           d.since, d.since > s.since AS joins, d.copy, d.copy_from, d.was, s.copy_round, s.onetimecopy, s.dbgroup,
            (SELECT o.node_id FROM mmrepl.dbgroup_db o WHERE o.dbgroup = s.dbgroup AND o.role <> 'target'
             ORDER BY o.role = 'hub' DESC, o.since, o.pos LIMIT 1) AS first_source
     FROM (SELECT x.node_id FROM mmrepl.local_node x LIMIT 1) l
@@ -108,6 +108,9 @@ AS $$
 DECLARE
     p record;
 BEGIN
+    -- a target that becomes a source has all it needs, but for being known as one
+    UPDATE mmrepl.sync_state SET since = x.since, opened = false FROM mmrepl._part x
+        WHERE x.sync_id = sync_state.sync_id AND x.copy = -1 AND x.since <> sync_state.since AND x.was = sync_state.since;
     -- a part that is over, or has begun anew: nothing that is known of it holds
     DELETE FROM mmrepl.sync_state t WHERE NOT EXISTS (
         SELECT FROM mmrepl._part x WHERE x.sync_id = t.sync_id AND x.since = t.since);
@@ -119,8 +122,7 @@ BEGIN
         DELETE FROM mmrepl.met WHERE sync_id = p.sync_id;
         DELETE FROM mmrepl.departed WHERE sync_id = p.sync_id;
         DELETE FROM mmrepl.known_member WHERE sync_id = p.sync_id;
-        INSERT INTO mmrepl.sync_state (sync_id, since, opened, copied)
-            VALUES (p.sync_id, p.since, NOT p.joins, CASE WHEN p.joins AND p.copy = 0 THEN p.copy_round ELSE 0 END);
+        INSERT INTO mmrepl.sync_state (sync_id, since, opened) VALUES (p.sync_id, p.since, NOT p.joins);
     END LOOP;
 
     IF EXISTS ((SELECT sync_id, node_id, role, since FROM mmrepl.known_member EXCEPT SELECT * FROM mmrepl._other)
@@ -154,20 +156,21 @@ CREATE FUNCTION mmrepl._copy_wanted(sync_id int4, OUT source_node int4, OUT mode
     SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT w.source_node, w.mode FROM (
-        SELECT CASE WHEN p.joins AND t.copied = 0 THEN
+        SELECT p.joins AND t.copied = 0 AS first,
+               CASE WHEN p.joins AND t.copied = 0 THEN
                    coalesce((SELECT o.node_id FROM mmrepl._other o WHERE o.sync_id = p.sync_id
                              AND o.node_id = p.copy_from AND o.role = 'source'),
                             (SELECT o.node_id FROM mmrepl._other o WHERE o.sync_id = p.sync_id AND o.role = 'source'
                              ORDER BY o.since, o.node_id LIMIT 1))
                ELSE nullif(p.first_source, p.node_id) END AS source_node,
-               CASE WHEN p.joins AND t.copied = 0 THEN p.copy ELSE p.onetimecopy END::int4 AS mode
+               CASE WHEN p.joins AND t.copied = 0 THEN abs(p.copy) ELSE p.onetimecopy END::int4 AS mode
         FROM mmrepl._part p JOIN mmrepl.sync_state t ON t.sync_id = p.sync_id
         WHERE p.sync_id = $1 AND t.copied < p.copy_round) w
-    WHERE w.source_node IS NOT NULL AND w.mode > 0
+    WHERE w.source_node IS NOT NULL AND (w.first OR w.mode > 0)
 $$;
 REVOKE ALL ON FUNCTION mmrepl._copy_wanted(int4) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._copy_wanted(int4) IS
-    'takes a sync; gives the node from which this database still needs an initial copy, and its kind as onetimecopy; NULLs if none';
+    'takes a sync; gives the node from which this database still needs an initial copy, and its kind as onetimecopy (0: nothing but what is in the log there); NULLs if none';
 
 -- What an apply session holds at the moment can wait for the next time: a sync's id is not used again.
 CREATE FUNCTION mmrepl._forget_progress() RETURNS void
