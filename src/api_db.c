@@ -26,11 +26,13 @@
 #include "errors.h"
 #include "guc.h"
 #include "joining.h"
+#include "leaving.h"
 #include "membership.h"
 #include "mmrepl.h"
 #include "names.h"
 #include "node.h"
 #include "remote.h"
+#include "shared.h"
 #include "sqlrun.h"
 #include "synccheck.h"
 
@@ -400,26 +402,34 @@ mmrepl_update_db(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* mmrepl.remove_db(name text) */
+/* mmrepl.remove_db(name text, force bool, timeout float8) */
 Datum
 mmrepl_remove_db(PG_FUNCTION_ARGS)
 {
 	const char *name = mmr_names_name(fcinfo, 0, "name");
-	List	   *users;
+	bool		force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	double		timeout = PG_ARGISNULL(2) ? 60 : PG_GETARG_FLOAT8(2);
+	MmrNode    *node;
+	int32		node_id;
+
+	/* before anything is locked: what is behind may take its time */
+	mmr_shared_require();
+	mmr_membership_refresh();
+	node = mmr_membership_node_by_name(name);
+	if (!force && node != NULL && mmr_leaving_sends(node->id))
+		mmr_leaving_drain(name, node->conninfo, timeout);
 
 	mmr_config_begin();
 	mmr_names_require("db", name);
-	users = mmr_sqlrun_texts("SELECT s.name FROM mmrepl.sync s JOIN mmrepl.dbgroup_db g ON g.dbgroup = s.dbgroup"
-							 " JOIN mmrepl.db d ON d.node_id = g.node_id WHERE d.name = $1"
-							 " ORDER BY s.sync_id", 1, &name);
-	if (users != NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("db \"%s\" takes part in a sync", name),
-				 errdetail("Sync: %s.", mmr_names_quoted(users)),
-				 errhint("Remove the sync with mmrepl.remove_sync(), or take the db out of its dbgroup with mmrepl.update_dbgroup().")));
-	mmr_sqlrun_exec("DELETE FROM mmrepl.dbgroup_db WHERE node_id ="
-					" (SELECT node_id FROM mmrepl.db WHERE name = $1)", 1, &name);
+	node = mmr_membership_node_by_name(name);
+	node_id = node->id;
+	if (!force && mmr_leaving_sends(node_id))
+	{
+		mmr_config_require(node_id);
+		mmr_leaving_hold_writers(node_id);
+		mmr_leaving_drain(name, node->conninfo, timeout);
+	}
+	mmr_leaving_take_out(node_id, name);
 	mmr_sqlrun_exec("DELETE FROM mmrepl.db WHERE name = $1", 1, &name);
 	mmr_config_publish(NIL);
 	PG_RETURN_VOID();

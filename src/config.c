@@ -251,6 +251,9 @@ receive(const char *doc, int32 node_id, bool strict)
 
 	if (!document_has_me(doc, node_id, mine))
 	{
+		ereport(LOG,
+				(errmsg("this database has been removed from the configuration"),
+				 errdetail("It does not replicate any more; its tables stay as they are.")));
 		reset_here();
 		return true;
 	}

@@ -2,7 +2,7 @@
  * handshake.c
  *	  The sender's side of the handshake.
  *
- * Floor 5.  Runs in pushers.
+ * Floor 6.  Runs in pushers.
  *
  * Invariant: a position from the future of this database is never taken: it
  * covers transactions that are yet to come, and would hide them for ever.
@@ -18,6 +18,7 @@
 
 #include "capture.h"
 #include "clock.h"
+#include "departed.h"
 #include "errors.h"
 #include "handshake.h"
 #include "membership.h"
@@ -37,7 +38,7 @@ read_position(PGresult *res)
 }
 
 void
-mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrGreeting *greeting)
+mmr_handshake_hello(MmrLink *link, MmrSync *sync, int32 peer, MmrGreeting *greeting)
 {
 	int64		sysid;
 	Oid			dboid;
@@ -48,13 +49,13 @@ mmr_handshake_hello(MmrLink *link, int32 sync_id, int32 peer, MmrGreeting *greet
 
 	mmr_node_identity(&sysid, &dboid, &timeline);
 	values[0] = psprintf("%d", MMR_PROTOCOL_VERSION);
-	values[1] = psprintf("%d", sync_id);
+	values[1] = psprintf("%d", sync->id);
 	values[2] = psprintf("%d", mmr_membership_my_id());
 	values[3] = psprintf(INT64_FORMAT, sysid);
 	values[4] = psprintf("%u", dboid);
 	values[5] = pstrdup(GetDatabaseEncodingName());
 	mmr_capture_prepare_clock();
-	values[6] = psprintf(INT64_FORMAT, mmr_clock_last());
+	values[6] = psprintf(INT64_FORMAT, mmr_departed_settled(sync, peer) ? mmr_clock_last() : -1);
 	res = mmr_link_exec(link, HELLO_SQL, 7, (const char *const *) values);
 	if (PQntuples(res) != 1 || PQgetisnull(res, 0, 0) || atoi(PQgetvalue(res, 0, 0)) != peer)
 	{

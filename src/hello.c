@@ -30,6 +30,7 @@
 #include "apply.h"
 #include "capture.h"
 #include "clock.h"
+#include "departed.h"
 #include "errors.h"
 #include "join.h"
 #include "node.h"
@@ -156,7 +157,7 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	n[2] = copy < 0;
 	v[2] = Int32GetDatum(copy);
 	mmr_capture_prepare_clock();
-	v[3] = Int64GetDatum(mmr_clock_last());
+	v[3] = Int64GetDatum(mmr_departed_settled(sync, node_id) ? mmr_clock_last() : -1);
 	mmr_join_meet(sync, node_id, PG_GETARG_INT64(6));
 	waits_for = mmr_join_waits_for(sync, node_id);
 	n[4] = waits_for == NULL;

@@ -13,7 +13,7 @@
 
 /*
  * Reads what stands behind an item's flags and table.  Bytes stay where they
- * are.  *ts: time of the item before; copy: versions do not count.
+ * are.  *ts: time of the item before; copy: a time of 0 is no version.
  */
 extern void mmr_incoming_item(MmrReader *r, MmrMergeTable *table, uint8 flags, int32 source,
 							  bool copy, int64 *ts, MmrMergeItem *item);

@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "departed.h"
 #include "guc.h"
 #include "join.h"
 #include "membership.h"
@@ -250,6 +251,7 @@ janitor_body(MmrWorker *me)
 								wanted->sync_id, wanted->node_id, &next);
 			}
 			mmr_join_round();
+			mmr_departed_round();
 			next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 														 clean(me, db, &pace, &history_at)));
 			mmr_worker_good();

@@ -80,7 +80,7 @@ mmr_join_meet(MmrSync *sync, int32 node_id, int64 clock)
 	const char *args[3] = {id_arg(sync->id), id_arg(node_id), psprintf(INT64_FORMAT, clock)};
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!sync->joining)
+	if (!sync->joining || clock < 0)
 		return;
 	if (clock > now + (int64) mmr_guc_max_clock_skew * 1000)
 		ereport(ERROR,

@@ -20,7 +20,8 @@ extern char *mmr_join_waits_for(MmrSync *sync, int32 from);
 
 /*
  * That node has told that it knows of this database's part in the sync; its
- * clock then was that.  Nothing unless this database is about to join.
+ * clock then was that, below 0: it has not settled yet what is left of an
+ * earlier part of ours (departed.h).  Nothing unless this database is about to join.
  */
 extern void mmr_join_meet(MmrSync *sync, int32 node_id, int64 clock);
 

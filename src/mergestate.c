@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
@@ -66,9 +67,16 @@ mmr_merge_hold_members(MmrMerge *m, List *tables)
 		return false;
 	now = mmr_membership_sync(old->id);
 	same = now != NULL && now->my_role == old->my_role && !now->joining &&
-		mmr_topology_links(now, m->source_node, mmr_membership_my_id()) &&
-		mmr_membership_sync_node(now, m->source_node)->since ==
-		mmr_membership_sync_node(old, m->source_node)->since;
+		mmr_topology_links(now, m->source_node, m->my_node);
+	/* nor has somebody departed whose changes were recorded as his */
+	foreach(lc, old->nodes)
+	{
+		MmrSyncNode *was = lfirst(lc);
+
+		same = same && (was->role != MMR_ROLE_SOURCE || was->node->id == m->my_node ||
+						(mmr_membership_is_source(now, was->node->id) &&
+						 mmr_membership_sync_node(now, was->node->id)->since == was->since));
+	}
 	foreach(lc, tables)
 	{
 		MmrMergeTable *t = lfirst(lc);
@@ -150,11 +158,24 @@ record_hold(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uint64 h
 void
 mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uint64 hash)
 {
+	MmrChange	own;
+
 	m->authored |= change->dot.node == m->my_node || table->goes_on;
 	if (m->guarded)
 	{
 		record_hold(m, table, change, hash);
 		return;
+	}
+	/* what a departed source has written, and comes round a corner, is passed on from here (departed.h) */
+	if (change->dot.node != m->my_node && m->sync->my_role == MMR_ROLE_SOURCE &&
+		!mmr_membership_is_source(m->sync, change->dot.node) &&
+		!mmr_topology_reaches(mmr_topology_ways(table->relid), change->dot.node, m->my_node))
+	{
+		own = *change;
+		own.dot.node = m->my_node;
+		own.dot.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+		change = &own;
+		m->authored = true;
 	}
 	if (m->appender == NULL)
 	{

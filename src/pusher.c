@@ -208,7 +208,7 @@ pusher_hello(Pusher *p)
 
 	mmr_worker_start_transaction("handshake");
 	sync = pusher_sync(p);
-	mmr_handshake_hello(p->link, p->sync_id, p->peer, &greeting);
+	mmr_handshake_hello(p->link, sync, p->peer, &greeting);
 	mmr_join_meet(sync, p->peer, greeting.clock);
 	waits_for = mmr_join_waits_for(sync, 0);
 	if (waits_for != NULL)

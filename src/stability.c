@@ -16,6 +16,10 @@
  * or nobody hands it on) will never be covered by what that peer says: it is
  * not waited for.
  *
+ * Nothing of a sync is stable from the moment when a source departs until this
+ * database has taken over what it knows of him, and until every source has been
+ * heard to have done that (departed.c).
+ *
  * Invariant: once stable, always stable, as long as the configuration stays.
  *-------------------------------------------------------------------------
  */
@@ -43,6 +47,10 @@
 #define COL_PEER_NODE	2
 #define COL_PEER_ACKED	3
 
+/* Columns of mmrepl.departed. */
+#define COL_DEPARTED_SYNC	1
+#define COL_DEPARTED_NODE	2
+
 typedef struct Peer
 {
 	int32		node;
@@ -67,6 +75,7 @@ typedef struct Rule
 	int			npeers;
 	Peer	   *peers;
 	List	   *authors;		/* Author, as they turn up */
+	int32		unsettled;		/* a node to be waited for because somebody has departed, 0: nobody */
 } Rule;
 
 typedef struct TableRules
@@ -118,6 +127,40 @@ load_acknowledged(MmrStability *st)
 	table_close(rel, AccessShareLock);
 }
 
+/* mmrepl.departed: what this database has not taken over yet. */
+static void
+load_departed(MmrStability *st)
+{
+	Relation	rel = table_open(mmr_catalog_table("departed"), AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		int32		sync_id = DatumGetInt32(heap_getattr(tuple, COL_DEPARTED_SYNC, RelationGetDescr(rel), &isnull));
+
+		for (int i = 0; i < st->nrules; i++)
+			if (st->rules[i].sync->id == sync_id)
+				st->rules[i].unsettled = DatumGetInt32(heap_getattr(tuple, COL_DEPARTED_NODE,
+																	RelationGetDescr(rel), &isnull));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/* Does the peer's context tell of somebody of whom nothing can come to it any more? */
+static bool
+is_unsettled(const Rule *rule, int32 peer, const MmrContext *context)
+{
+	for (int i = 0; context != NULL && i < context->n; i++)
+		if (context->entries[i].node != peer &&
+			!mmr_membership_is_source(rule->sync, context->entries[i].node) &&
+			!mmr_topology_reaches(rule->ways, context->entries[i].node, peer))
+			return true;
+	return false;
+}
+
 static void
 load_peers(Rule *rule)
 {
@@ -144,6 +187,8 @@ load_peers(Rule *rule)
 
 			if (p->source_node == peer->node)
 				peer->context = p->context;
+			if (p->source_node == peer->node && peer->sends && is_unsettled(rule, peer->node, p->context))
+				rule->unsettled = peer->node;
 		}
 	}
 }
@@ -212,6 +257,7 @@ mmr_stability_load(void)
 	}
 	st->holds = palloc0(sizeof(MmrHold) * Max(1, st->nrules));
 	load_acknowledged(st);
+	load_departed(st);
 	return st;
 }
 
@@ -266,6 +312,12 @@ static bool
 rule_says_stable(MmrStability *st, Rule *rule, const MmrDot *dot, uint64 run_xid, int32 via,
 				 MmrHold *hold)
 {
+	if (rule->unsettled != 0)
+	{
+		hold->sync_id = rule->sync->id;
+		hold->node_id = rule->unsettled;
+		return false;
+	}
 	for (int i = 0; i < rule->npeers; i++)
 	{
 		const Peer *peer = &rule->peers[i];
@@ -330,6 +382,23 @@ mmr_stability_of_run(MmrStability *st, uint64 xid, const char *data, int len, Mm
 			*hold = st->holds[rule];
 			return false;
 		}
+	}
+	return true;
+}
+
+bool
+mmr_stability_known(MmrStability *st, int32 sync_id, const MmrDot *dot)
+{
+	for (int i = 0; i < st->nrules; i++)
+	{
+		Rule	   *rule = &st->rules[i];
+
+		if (rule->sync->id != sync_id)
+			continue;
+		for (int j = 0; j < rule->npeers; j++)
+			if (!rule->peers[j].sends ||
+				!mmr_position_covers(mmr_context_position(rule->peers[j].context, dot->node), dot->xid))
+				return false;
 	}
 	return true;
 }

@@ -32,4 +32,7 @@ extern MmrStability *mmr_stability_load(void);
 extern bool mmr_stability_of_run(MmrStability *st, uint64 xid, const char *data, int len,
 								 MmrHold *hold);
 
+/* Has every db that takes part in the sync now been heard to know that dot of somebody who does not? */
+extern bool mmr_stability_known(MmrStability *st, int32 sync_id, const MmrDot *dot);
+
 #endif							/* MMR_STABILITY_H */

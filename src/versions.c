@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "membership.h"
 #include "segindex.h"
 #include "versions.h"
 
@@ -212,6 +213,14 @@ versions_place(MmrVersions *v, int8 *place, int segment)
 	*place = segment;
 }
 
+/* The same version again, as one of our own (departed.h): it goes out from here, and stays for longer. */
+static bool
+versions_took_over(const MmrVersion *known, int32 dot_node, const MmrChange *change)
+{
+	return dot_node != change->dot.node && change->dot.node == mmr_membership_my_id() &&
+		mmr_version_compare(known, &change->version) == 0;
+}
+
 static void
 versions_note(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change, int segment)
 {
@@ -228,7 +237,8 @@ versions_note(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change,
 		/* an entry of our own turns up in the log: now it has a place */
 		if (mmr_version_compare(&known, &change->version) == 0 && e->segment < 0)
 			versions_place(v, &e->segment, segment);
-		if (mmr_version_compare(&known, &change->version) >= 0)
+		if (mmr_version_compare(&known, &change->version) >= 0 &&
+			!versions_took_over(&known, e->dot_node, change))
 			return;
 	}
 	else
@@ -261,7 +271,8 @@ versions_note_table(MmrVersions *v, const MmrChange *change, int segment)
 		return;
 	cmp = t->truncated ? mmr_version_compare(&change->version, &t->truncate.version) : 1;
 	/* the same one again: it turns up in the log, and has a place now */
-	if (cmp > 0 || (cmp == 0 && t->truncate_segment < 0))
+	if (cmp > 0 || (cmp == 0 && t->truncate_segment < 0) ||
+		(cmp == 0 && versions_took_over(&t->truncate.version, t->truncate.dot.node, change)))
 	{
 		t->truncated = true;
 		versions_place(v, &t->truncate_segment, segment);

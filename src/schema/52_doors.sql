@@ -15,12 +15,19 @@ REVOKE ALL ON FUNCTION mmrepl.update_db(text, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl.update_db(text, text, text) IS
     'takes the name of a db, and a new connection string and a new name (NULL: stays); the string must lead to the same database';
 
-CREATE FUNCTION mmrepl.remove_db(name text) RETURNS void
+CREATE FUNCTION mmrepl.remove_db(name text, force bool DEFAULT false, timeout float8 DEFAULT 60) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'mmrepl_remove_db';
-REVOKE ALL ON FUNCTION mmrepl.remove_db(text) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl.remove_db(text) IS
-    'takes the name of a db that is in no sync; takes it out of the configuration, which it then holds no more; the extension stays there';
+REVOKE ALL ON FUNCTION mmrepl.remove_db(text, bool, float8) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.remove_db(text, bool, float8) IS
+    'takes the name of a db; takes it out of all its dbgroups and of the configuration, which it then holds no more; the extension stays there; without force it first delivers what was written there, within timeout seconds each time (55000), and its clients wait at the end of that; force: it is lost for good';
+
+CREATE FUNCTION mmrepl._hold_writers() RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_hold_writers';
+REVOKE ALL ON FUNCTION mmrepl._hold_writers() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._hold_writers() IS
+    'takes nothing; locks the tables that are captured here against writing until the transaction ends; raises 55P03 when a transaction is in the way';
 
 CREATE FUNCTION mmrepl.add_dbgroup(name text, dbs text[]) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
