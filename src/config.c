@@ -34,6 +34,7 @@
 #include "attach.h"
 #include "catalog.h"
 #include "config.h"
+#include "confstate.h"
 #include "errors.h"
 #include "membership.h"
 #include "node.h"
@@ -44,107 +45,10 @@
 #include "sqlrun.h"
 #include "wake.h"
 
-/* ms; a waiting session here outlives any that another db makes wait for us */
-#define WAIT_LOCAL		10000
-#define WAIT_REMOTE		8000
-#define WAIT_REMOTE_SHORT 2000
-
-/* Which configuration somebody holds. */
-typedef struct State
-{
-	int32		node_id;		/* 0: none */
-	char	   *config_id;		/* NULL: none */
-	int64		version;
-	int32		author;
-	int64		system_identifier;
-	Oid			database_oid;
-} State;
-
 PG_FUNCTION_INFO_V1(mmrepl_protocol_version);
-PG_FUNCTION_INFO_V1(mmrepl_config_state);
 PG_FUNCTION_INFO_V1(mmrepl_config_receive);
 
-static const char *const sql_state =
-"SELECT node_id, config_id, config_version, config_author,"
-" system_identifier, database_oid FROM mmrepl._config_state(%s)";
-
-static State *
-make_state(char *const *row)
-{
-	State	   *state = palloc0(sizeof(State));
-
-	state->node_id = row[0] ? pg_strtoint32(row[0]) : 0;
-	state->config_id = row[1];
-	state->version = row[2] ? pg_strtoint64(row[2]) : 0;
-	state->author = row[3] ? pg_strtoint32(row[3]) : 0;
-	state->system_identifier = row[4] ? pg_strtoint64(row[4]) : 0;
-	state->database_oid = row[5] ? (Oid) strtoul(row[5], NULL, 10) : InvalidOid;
-	return state;
-}
-
-/* Above 0: a is newer. */
-static int
-compare_versions(const State *a, const State *b)
-{
-	if (a->version != b->version)
-		return a->version > b->version ? 1 : -1;
-	if (a->author != b->author)
-		return a->author > b->author ? 1 : -1;
-	return 0;
-}
-
 /* ---- here ---- */
-
-/* Locks it; waits so many ms, or (-1) as the session's lock_timeout says.  0: does not lock. */
-static State *
-local_state(int wait)
-{
-	char	  **row;
-	State	   *state;
-	int32		timeline;
-	int			nestlevel = NewGUCNestLevel();
-	MemoryContext context = CurrentMemoryContext;
-
-	if (wait > 0)
-	{
-		char		buf[32];
-
-		snprintf(buf, sizeof(buf), "%d", wait);
-		(void) set_config_option("lock_timeout", buf, PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	}
-	PG_TRY();
-	{
-		row = mmr_sqlrun_row(psprintf("SELECT node_id, config_id, config_version, config_author, NULL, NULL"
-									  " FROM mmrepl.local_node%s", wait != 0 ? " FOR UPDATE" : ""),
-							 0, NULL);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		FlushErrorState();
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("the configuration is being changed by another session"),
-				 errhint("Wait until that is done and try again. It may also be a transaction left open, here or on another db.")));
-	}
-	PG_END_TRY();
-	AtEOXact_GUC(true, nestlevel);
-
-	if (row == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_MMR_IDENTITY),
-				 errmsg("mmrepl.local_node is empty"),
-				 errhint("Drop the extension and create it again.")));
-	state = make_state(row);
-	mmr_node_identity(&state->system_identifier, &state->database_oid, &timeline);
-	return state;
-}
 
 /*
  * The tables hold another configuration now: make this database what they say.
@@ -186,7 +90,7 @@ reset_here(void)
 
 /* Does the document know this very database under that id? False: it has no such db. */
 static bool
-document_has_me(const char *doc, int32 node_id, const State *mine)
+document_has_me(const char *doc, int32 node_id, const MmrConfState *mine)
 {
 	const char *args[2] = {doc, psprintf("%d", node_id)};
 	char	  **row = mmr_sqlrun_row("SELECT d->>'system_identifier', d->>'database_oid'"
@@ -215,16 +119,16 @@ document_has_me(const char *doc, int32 node_id, const State *mine)
 static bool
 receive(const char *doc, int32 node_id, bool strict)
 {
-	State	   *mine = local_state(WAIT_REMOTE_SHORT);
+	MmrConfState	   *mine = mmr_confstate_here(MMR_WAIT_REMOTE_SHORT);
 	const char *args[2] = {doc, NULL};
-	State	   *theirs;
+	MmrConfState	   *theirs;
 	char	  **row;
 	int			order;
 	int			pushers;
 
 	row = mmr_sqlrun_row("SELECT NULL, $1::jsonb->>'config_id', $1::jsonb->>'version', $1::jsonb->>'author',"
 						 " NULL, NULL, $1::jsonb->>'format'", 1, args);
-	theirs = make_state(row);
+	theirs = mmr_confstate_make(row);
 	if (row[6] == NULL || strcmp(row[6], "1") != 0 || theirs->config_id == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_PROTOCOL),
@@ -235,7 +139,7 @@ receive(const char *doc, int32 node_id, bool strict)
 				(errcode(ERRCODE_MMR_CONFIG),
 				 errmsg("this database belongs to another configuration"),
 				 errhint("Take it out there with mmrepl.remove_db(), or drop and create the extension here.")));
-	order = compare_versions(theirs, mine);
+	order = mmr_confstate_compare(theirs, mine);
 	if (order == 0)
 		return false;
 	if (order < 0)
@@ -271,17 +175,6 @@ receive(const char *doc, int32 node_id, bool strict)
 
 /* ---- other dbs ---- */
 
-static State *
-state_of_result(PGresult *result)
-{
-	char	   *row[6];
-
-	for (int i = 0; i < 6; i++)
-		row[i] = PQgetisnull(result, 0, i) ? NULL : pstrdup(PQgetvalue(result, 0, i));
-	PQclear(result);
-	return make_state(row);
-}
-
 static char *
 document_of(PGresult *result)
 {
@@ -294,9 +187,9 @@ document_of(PGresult *result)
 static void
 open_and_lock(MmrNode *node)
 {
-	int			wait = mmr_membership_my_id() < node->id ? WAIT_REMOTE : WAIT_REMOTE_SHORT;
+	int			wait = mmr_membership_my_id() < node->id ? MMR_WAIT_REMOTE : MMR_WAIT_REMOTE_SHORT;
 	MmrRemote  *remote = mmr_remote_begin(node->id, node->name, node->conninfo, wait);
-	State	   *state = state_of_result(mmr_remote_exec(remote, psprintf(sql_state, "true"), 0, NULL));
+	MmrConfState	   *state = mmr_confstate_of_result(mmr_remote_exec(remote, psprintf(MMR_CONFSTATE_SQL, "true"), 0, NULL));
 
 	if (state->system_identifier != node->system_identifier ||
 		state->database_oid != node->database_oid ||
@@ -362,18 +255,18 @@ open_others(int32 my_id)
 
 /* Takes the newest configuration that any db holds, if it is not ours. */
 static void
-adopt_newest(const State *mine)
+adopt_newest(const MmrConfState *mine)
 {
 	MmrRemote  *newest = NULL;
-	State		best = *mine;
+	MmrConfState		best = *mine;
 	ListCell   *lc;
 
 	foreach(lc, mmr_remote_all())
 	{
 		MmrRemote  *remote = lfirst(lc);
-		State		its = {.version = remote->config_version,.author = remote->config_author};
+		MmrConfState		its = {.version = remote->config_version,.author = remote->config_author};
 
-		if (remote->link != NULL && compare_versions(&its, &best) > 0)
+		if (remote->link != NULL && mmr_confstate_compare(&its, &best) > 0)
 		{
 			newest = remote;
 			best.version = its.version;
@@ -397,7 +290,7 @@ adopt_newest(const State *mine)
 void
 mmr_config_begin(void)
 {
-	State	   *mine;
+	MmrConfState	   *mine;
 
 	mmr_shared_require();
 	mmr_catalog_require();
@@ -409,7 +302,7 @@ mmr_config_begin(void)
 				 errhint("Only superusers and members of the role that owns the extension may do that.")));
 	mmr_node_check();
 
-	mine = local_state(WAIT_LOCAL);
+	mine = mmr_confstate_here(MMR_WAIT_LOCAL);
 	mmr_membership_invalidate();
 	mmr_membership_refresh();
 	if (mine->node_id == 0)
@@ -460,11 +353,31 @@ send_document(MmrRemote *remote, const char *doc, bool required)
 				 errhint("When it is back, drop the extension there.")));
 }
 
+/* What is in the tables is the next version, above that one too. */
+static void
+next_version(int64 newest)
+{
+	const char *args[1];
+
+	args[0] = psprintf("%lld", (long long) newest);
+	mmr_sqlrun_exec("UPDATE mmrepl.local_node SET config_author = coalesce(node_id, 0),"
+					" config_version = greatest(config_version, $1::int8) + 1,"
+					" config_id = coalesce(config_id, pg_catalog.gen_random_uuid())", 1, args);
+	mmr_sqlrun_exec("UPDATE mmrepl.dbgroup_db SET since = (SELECT config_version FROM mmrepl.local_node) WHERE since < 0", 0, NULL);
+	mmr_sqlrun_exec("UPDATE mmrepl.sync SET since = (SELECT config_version FROM mmrepl.local_node) WHERE since = -1", 0, NULL);
+}
+
+void
+mmr_config_publish_here(void)
+{
+	next_version(0);
+	settle_here(false, 0);
+}
+
 void
 mmr_config_publish(List *required)
 {
 	int			pushers = mmr_slots_pushers();
-	const char *args[2];
 	const char *doc;
 	List	   *links = NIL;
 	List	   *ids = NIL;
@@ -474,12 +387,7 @@ mmr_config_publish(List *required)
 
 	foreach(lc, mmr_remote_all())
 		newest = Max(newest, ((MmrRemote *) lfirst(lc))->config_version);
-	args[0] = psprintf("%lld", (long long) newest);
-	mmr_sqlrun_exec("UPDATE mmrepl.local_node SET config_author = coalesce(node_id, 0),"
-					" config_version = greatest(config_version, $1::int8) + 1,"
-					" config_id = coalesce(config_id, pg_catalog.gen_random_uuid())", 1, args);
-	mmr_sqlrun_exec("UPDATE mmrepl.dbgroup_db SET since = (SELECT config_version FROM mmrepl.local_node) WHERE since < 0", 0, NULL);
-	mmr_sqlrun_exec("UPDATE mmrepl.sync SET since = (SELECT config_version FROM mmrepl.local_node) WHERE since = -1", 0, NULL);
+	next_version(newest);
 	doc = mmr_sqlrun_text("SELECT mmrepl._config_document()", 0, NULL);
 	mmr_membership_invalidate();
 	mmr_membership_refresh();
@@ -510,22 +418,22 @@ mmr_config_publish(List *required)
 
 /* ---- the pusher's handshake ---- */
 
-static State *
+static MmrConfState *
 state_of_link(MmrLink *link)
 {
-	return state_of_result(mmr_link_exec(link, psprintf(sql_state, "false"), 0, NULL));
+	return mmr_confstate_of_result(mmr_link_exec(link, psprintf(MMR_CONFSTATE_SQL, "false"), 0, NULL));
 }
 
 bool
 mmr_config_adopt(MmrLink *link)
 {
-	State	   *mine = local_state(0);
-	State	   *theirs = state_of_link(link);
+	MmrConfState	   *mine = mmr_confstate_here(0);
+	MmrConfState	   *theirs = state_of_link(link);
 
-	if (theirs->node_id == 0 || compare_versions(theirs, mine) <= 0)
+	if (theirs->node_id == 0 || mmr_confstate_compare(theirs, mine) <= 0)
 		return false;
-	mine = local_state(WAIT_REMOTE_SHORT);
-	if (mine->node_id == 0 || compare_versions(theirs, mine) <= 0)
+	mine = mmr_confstate_here(MMR_WAIT_REMOTE_SHORT);
+	if (mine->node_id == 0 || mmr_confstate_compare(theirs, mine) <= 0)
 		return false;
 	return receive(document_of(mmr_link_exec(link, "SELECT mmrepl._config_document()", 0, NULL)),
 				   mine->node_id, false);
@@ -534,11 +442,11 @@ mmr_config_adopt(MmrLink *link)
 bool
 mmr_config_offer(MmrLink *link, int32 node_id)
 {
-	State	   *mine = local_state(0);
-	State	   *theirs = state_of_link(link);
+	MmrConfState	   *mine = mmr_confstate_here(0);
+	MmrConfState	   *theirs = state_of_link(link);
 	const char *args[2];
 
-	if (compare_versions(mine, theirs) <= 0)
+	if (mmr_confstate_compare(mine, theirs) <= 0)
 		return false;
 
 	/* parameters hold connection strings: they must not get into the log there */
@@ -560,28 +468,6 @@ Datum
 mmrepl_protocol_version(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT32(MMR_PROTOCOL_VERSION);
-}
-
-/* mmrepl._config_state(lock bool, OUT ...) */
-Datum
-mmrepl_config_state(PG_FUNCTION_ARGS)
-{
-	State	   *state = local_state(PG_GETARG_BOOL(0) ? -1 : 0);
-	TupleDesc	desc;
-	Datum		values[6];
-	bool		nulls[6] = {false};
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	values[0] = Int32GetDatum(state->node_id);
-	nulls[1] = state->config_id == NULL;
-	values[1] = nulls[1] ? (Datum) 0 :
-		DirectFunctionCall1(uuid_in, CStringGetDatum(state->config_id));
-	values[2] = Int64GetDatum(state->version);
-	values[3] = Int32GetDatum(state->author);
-	values[4] = Int64GetDatum(state->system_identifier);
-	values[5] = ObjectIdGetDatum(state->database_oid);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
 /* mmrepl._config_receive(doc jsonb, node_id int4, strict bool) returns bool */

@@ -30,6 +30,12 @@ extern void mmr_config_begin(void);
  */
 extern void mmr_config_publish(List *required);
 
+/*
+ * The same for this database alone, in a worker that has locked local_node;
+ * pushers carry it to the others when they meet.
+ */
+extern void mmr_config_publish_here(void);
+
 /* ERROR that names the db and says why, unless it can be reached (or is this one). */
 extern void mmr_config_require(int32 node_id);
 

@@ -33,5 +33,7 @@
 #define ERRCODE_MMR_NOT_PRELOADED	MAKE_SQLSTATE('M','R','0','0','9')
 /* a sync stops because of what it met at the receiver (a conflict under abort, a row under on_error): goes on when it is told to */
 #define ERRCODE_MMR_HALTED			MAKE_SQLSTATE('M','R','0','1','0')
+/* a db was away for too long: it has to be copied again */
+#define ERRCODE_MMR_RESYNC			MAKE_SQLSTATE('M','R','0','1','1')
 
 #endif							/* MMR_ERRORS_H */

@@ -35,6 +35,7 @@
 #include "join.h"
 #include "node.h"
 #include "progress.h"
+#include "resync.h"
 #include "shared.h"
 #include "sweep.h"
 #include "topology.h"
@@ -66,7 +67,7 @@ hello_check(int32 sync_id, int32 node_id, int64 sysid, Oid dboid)
 	MmrNode    *node = mmr_membership_node(node_id);
 
 	if (sync == NULL || node == NULL || sync->my_role == MMR_ROLE_NONE ||
-		!mmr_topology_links(sync, node_id, mmr_membership_my_id()))
+		!mmr_topology_speaks(sync, node_id, mmr_membership_my_id()))
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_CONFIG),
 				 errmsg("sync %d from node %d is not in the configuration here", sync_id, node_id)));
@@ -76,6 +77,7 @@ hello_check(int32 sync_id, int32 node_id, int64 sysid, Oid dboid)
 				 errmsg("a server that is not db \"%s\" claims to be it", node->name),
 				 errdetail("System identifier or database oid differ from what they were when the db was added."),
 				 errhint("If it is a copy or a restored backup, take the db out with mmrepl.remove_db and add it again.")));
+	mmr_resync_check(sync, node_id);
 	if (mmr_membership_stopped() || sync->paused)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_STOPPED),

@@ -95,7 +95,7 @@ look(Look *result, MemoryContext context)
 				MmrSyncNode *other = lfirst(lc2);
 				WantedPusher *wanted;
 
-				if (!mmr_topology_links(sync, mmr_membership_my_id(), other->node->id))
+				if (!mmr_topology_speaks(sync, mmr_membership_my_id(), other->node->id))
 					continue;
 				wanted = palloc(sizeof(WantedPusher));
 				wanted->sync_id = sync->id;

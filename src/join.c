@@ -41,6 +41,7 @@
 #include "logreader.h"
 #include "progress.h"
 #include "sqlrun.h"
+#include "topology.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -126,7 +127,7 @@ take_positions(MmrSync *sync, int32 source_node, MmrContext *context)
 		MmrProgress *p;
 
 		/* the giver's own row is about to be written by the caller */
-		if (part->role != MMR_ROLE_SOURCE || part->node->id == source_node ||
+		if (!mmr_topology_links(sync, part->node->id, mmr_membership_my_id()) || part->node->id == source_node ||
 			part->node->id == mmr_membership_my_id() || position == NULL)
 			continue;
 		p = mmr_progress_claim(sync->id, part->node->id);

@@ -82,7 +82,7 @@ static const char *const sql_syncs =
 " EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND t.since > s.since AND t.copied = 0)"
 " FROM mmrepl.sync s ORDER BY sync_id";
 static const char *const sql_sync_nodes =
-"SELECT s.sync_id, d.node_id, d.role, d.pos, d.since"
+"SELECT s.sync_id, d.node_id, d.role, d.pos, d.since, d.needs_resync"
 " FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup"
 " ORDER BY s.sync_id, d.pos";
 static const char *const sql_members =
@@ -264,8 +264,12 @@ read_syncs(Configuration *config, MemoryContext context)
 		part->pos = DatumGetInt32(get(i, 4));
 		part->since = DatumGetInt64(get(i, 5));
 		sync->nodes = lappend(sync->nodes, part);
+		part->lost = DatumGetBool(get(i, 6));
 		if (node->id == config->my_id)
+		{
 			sync->my_role = part->role;
+			sync->lost = part->lost;
+		}
 		MemoryContextSwitchTo(old);
 	}
 }
@@ -564,7 +568,7 @@ mmr_membership_is_source(MmrSync *sync, int32 node_id)
 {
 	MmrSyncNode *part = mmr_membership_sync_node(sync, node_id);
 
-	return part != NULL && part->role == MMR_ROLE_SOURCE;
+	return part != NULL && part->role == MMR_ROLE_SOURCE && !part->lost;
 }
 
 List *

@@ -29,6 +29,7 @@ typedef struct MmrSyncNode
 	MmrNode    *node;
 	MmrRole		role;
 	bool		hub;			/* a source by which all others hear of each other */
+	bool		lost;			/* it needs a resync: nothing flows to it or from it meanwhile */
 	int			pos;			/* order of naming, from 1 */
 	int64		since;			/* which part of it in the sync this is: changes when it leaves and comes again */
 } MmrSyncNode;
@@ -60,6 +61,7 @@ typedef struct MmrSync
 	MmrSyncNode *hub;			/* NULL: every source pushes to all */
 	MmrRole		my_role;		/* MMR_ROLE_NONE: this node has no part in it */
 	bool		joining;		/* this node has, but waits until all others know of it (join.h) */
+	bool		lost;			/* this node needs a resync: it captures, but nothing flows to it or from it */
 	bool		blank;			/* it has come into the sync when that ran, and has got no copy yet */
 	List	   *tables;			/* MmrMember */
 	List	   *sequences;		/* MmrMember with key_index unset */

@@ -53,6 +53,7 @@
 #include "position.h"
 #include "progress.h"
 #include "purge.h"
+#include "resync.h"
 #include "segbuild.h"
 #include "segindex.h"
 #include "shared.h"
@@ -101,6 +102,7 @@ static struct
 	TimestampTz moved_at;		/* when those last moved, as seen in a round */
 	TimestampTz rotated_at;
 	bool		warned;			/* of max_log_size */
+	bool		over;			/* it is larger than that now */
 }			log_state;
 
 static Oid
@@ -410,9 +412,10 @@ warn_of_size(void)
 		kb += (uint64) segments[i].pages * (BLCKSZ / 1024);
 	if (mmr_guc_max_log_size == 0 || kb <= (uint64) mmr_guc_max_log_size * 1024)
 	{
-		log_state.warned = false;
+		log_state.warned = log_state.over = false;
 		return;
 	}
+	log_state.over = true;
 	if (log_state.warned)
 		return;
 	initStringInfo(&names);
@@ -435,7 +438,7 @@ warn_of_size(void)
 			 names.len > 0 ?
 			 errdetail("It is kept for %s.", names.data) :
 			 errdetail("It is kept because of transactions that are still open, or prepared."),
-			 errhint("It is kept until they have everything; see the views status and change_log.")));
+			 errhint("One that is away is given up; for the others it is kept until they have everything: see the views status and change_log.")));
 	pfree(names.data);
 }
 
@@ -504,6 +507,20 @@ log_is_used(MmrDatabase *db)
 	return false;
 }
 
+/* P3: those for whom too much is kept. */
+static void
+give_up(void)
+{
+	for (int i = 0; i < MMR_SEGMENTS && log_state.over; i++)
+	{
+		MmrHold		hold = segments[i].hold;
+
+		/* what is held now will be looked at again before anybody else is given up */
+		if (hold.sync_id != 0 && mmr_resync_give_up(hold.sync_id, hold.node_id))
+			return;
+	}
+}
+
 bool
 mmr_purge_round(void)
 {
@@ -525,6 +542,7 @@ mmr_purge_round(void)
 	mmr_worker_commit_transaction();
 	for (int i = 0; i < n; i++)
 		segment_truncate(db, ripe[i]);
+	give_up();
 	while ((due = index_is_due(GetCurrentTimestamp())) >= 0 &&
 		   pg_atomic_read_u32(&mmr_shared_my_worker->leave) == 0)
 	{

@@ -38,6 +38,7 @@
 #include "node.h"
 #include "peerstate.h"
 #include "report.h"
+#include "resync.h"
 #include "rowerror.h"
 #include "seqcopy.h"
 #include "setback.h"
@@ -120,7 +121,7 @@ pusher_sync(Pusher *p)
 		mmr_worker_leave();
 	refreshed = mmr_membership_refresh();
 	sync = mmr_membership_sync(p->sync_id);
-	if (sync == NULL || !mmr_topology_links(sync, mmr_membership_my_id(), p->peer) ||
+	if (sync == NULL || !mmr_topology_speaks(sync, mmr_membership_my_id(), p->peer) ||
 		mmr_membership_stopped())
 		mmr_worker_leave();
 	if (refreshed || !p->looked)
@@ -208,6 +209,8 @@ pusher_hello(Pusher *p)
 
 	mmr_worker_start_transaction("handshake");
 	sync = pusher_sync(p);
+	/* the configuration is the same on both sides by now */
+	mmr_resync_check(sync, p->peer);
 	mmr_handshake_hello(p->link, sync, p->peer, &greeting);
 	mmr_join_meet(sync, p->peer, greeting.clock);
 	waits_for = mmr_join_waits_for(sync, 0);
@@ -217,14 +220,11 @@ pusher_hello(Pusher *p)
 		greeting.waits_for = MemoryContextStrdup(p->cxt, greeting.waits_for);
 	pusher_stands_at(p, greeting.position);
 	mmr_worker_commit_transaction();
-	if (waits_for != NULL)
+	if (waits_for != NULL || greeting.waits_for != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_STOPPED),
-				 errmsg("this db joins the sync and waits for %s", waits_for)));
-	if (greeting.waits_for != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_MMR_STOPPED),
-				 errmsg("%s joins the sync and waits for %s", mmr_link_name(p->link), greeting.waits_for)));
+				 errmsg("%s joins the sync and waits for %s", waits_for ? "this db" : mmr_link_name(p->link),
+						waits_for ? waits_for : greeting.waits_for)));
 	p->heard = true;
 	return greeting.copy;
 }

@@ -32,7 +32,7 @@ mmr_slots_pushers(void)
 
 	foreach(lc, mmr_membership_syncs())
 		foreach(ln, ((MmrSync *) lfirst(lc))->nodes)
-			pushers += mmr_topology_links(lfirst(lc), mmr_membership_my_id(),
+			pushers += mmr_topology_speaks(lfirst(lc), mmr_membership_my_id(),
 										  ((MmrSyncNode *) lfirst(ln))->node->id);
 	return pushers;
 }
@@ -47,7 +47,7 @@ apply_sessions(void)
 
 	foreach(lc, mmr_membership_syncs())
 		foreach(ln, ((MmrSync *) lfirst(lc))->nodes)
-			sessions += mmr_topology_links(lfirst(lc), ((MmrSyncNode *) lfirst(ln))->node->id,
+			sessions += mmr_topology_speaks(lfirst(lc), ((MmrSyncNode *) lfirst(ln))->node->id,
 										   mmr_membership_my_id());
 	return sessions;
 }

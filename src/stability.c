@@ -210,6 +210,9 @@ find_rule(MmrStability *st, MmrSync *sync, const Bitmapset *ways)
 	rule->sync = sync;
 	rule->ways = ways;
 	load_peers(rule);
+	/* what it has not sent must not be gone before its resync */
+	if (sync->lost)
+		rule->unsettled = mmr_membership_my_id();
 	return st->nrules++;
 }
 

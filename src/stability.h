@@ -9,6 +9,8 @@
 #ifndef MMR_STABILITY_H
 #define MMR_STABILITY_H
 
+#include "version.h"
+
 #include "mmrepl.h"
 
 /* What is known of all peers at one moment. */

@@ -71,6 +71,14 @@ typedef struct Reach
 bool
 mmr_topology_links(const MmrSync *sync, int32 from, int32 to)
 {
+	return mmr_topology_speaks(sync, from, to) &&
+		!mmr_membership_sync_node((MmrSync *) sync, from)->lost &&
+		!mmr_membership_sync_node((MmrSync *) sync, to)->lost;
+}
+
+bool
+mmr_topology_speaks(const MmrSync *sync, int32 from, int32 to)
+{
 	MmrSyncNode *a = mmr_membership_sync_node((MmrSync *) sync, from);
 	MmrSyncNode *b = mmr_membership_sync_node((MmrSync *) sync, to);
 

@@ -22,6 +22,9 @@
 /* Does `from` push to `to` in this sync? */
 extern bool mmr_topology_links(const MmrSync *sync, int32 from, int32 to);
 
+/* Would it, if none of them needed a resync?  Then it tells the configuration. */
+extern bool mmr_topology_speaks(const MmrSync *sync, int32 from, int32 to);
+
 /* Does `node` hand on in `sync` what came to it by the sync `via`?  via 0: it is not known by which. */
 extern bool mmr_topology_hands_on(const MmrSync *sync, int32 via, int32 node);
 

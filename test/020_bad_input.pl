@@ -116,7 +116,7 @@ bad('this database twice', "add_db('x', '$ca')", qr/db "x" is the same database 
 bad('name too long', "add_db('" . ('n' x 64) . "', '$cb')", qr/argument "name" is too long/);
 bad('empty name', "add_db('', '$cb')", qr/argument "name" must not be empty/);
 bad('unknown db', "remove_db('nobody')", qr/db "nobody" does not exist/);
-bad('db in use', "remove_db('aaa02', force => true)", qr/sync "sync" cannot do without db "aaa02"/);
+bad('db in use', "remove_db('aaa02', force => true)", qr/sync "first" cannot do without db "aaa02"/);
 
 $few->safe_psql('postgres', 'CREATE DATABASE odd ENCODING \'LATIN1\' LOCALE \'C\' TEMPLATE template0; CREATE DATABASE proto');
 my $codd = $cfew =~ s/dbname=app/dbname=odd/r;

@@ -38,6 +38,7 @@ CREATE TABLE mmrepl.dbgroup_db (
     copy              int2 NOT NULL DEFAULT 0 CHECK (copy IN (-1, 0, 1, 2)),    -- joins a running sync: its initial copy, as onetimecopy; -1: was a target of it
     copy_from         int4,                         -- node that gives it; NULL, or not there any more: the one that has been in the group for longest
     was               int8 NOT NULL DEFAULT 0,      -- what since was when it was a target
+    needs_resync      bool NOT NULL DEFAULT false,  -- it was away for so long that the others keep nothing for it any more
     PRIMARY KEY (dbgroup, node_id),
     UNIQUE (dbgroup, pos)
 );

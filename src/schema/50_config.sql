@@ -87,7 +87,7 @@ CREATE VIEW mmrepl._part AS
     SELECT s.sync_id, d.node_id, CASE d.role WHEN 'hub' THEN 'source' ELSE d.role END AS role, d.role = 'hub' AS is_hub,
            d.since, d.since > s.since AS joins, d.copy, d.copy_from, d.was, s.copy_round, s.onetimecopy, s.dbgroup,
            (SELECT o.node_id FROM mmrepl.dbgroup_db o WHERE o.dbgroup = s.dbgroup AND o.role <> 'target'
-            ORDER BY o.role = 'hub' DESC, o.since, o.pos LIMIT 1) AS first_source
+            AND NOT o.needs_resync ORDER BY o.role = 'hub' DESC, o.since, o.pos LIMIT 1) AS first_source
     FROM (SELECT x.node_id FROM mmrepl.local_node x LIMIT 1) l
     JOIN mmrepl.dbgroup_db d ON d.node_id = l.node_id
     JOIN mmrepl.sync s ON s.dbgroup = d.dbgroup;
@@ -95,7 +95,7 @@ COMMENT ON VIEW mmrepl._part IS 'for the functions below';
 
 -- Those it exchanges with: all, or by way of the hub.
 CREATE VIEW mmrepl._other AS
-    SELECT p.sync_id, d.node_id, CASE d.role WHEN 'hub' THEN 'source' ELSE d.role END AS role, d.since
+    SELECT p.sync_id, d.node_id, CASE WHEN d.needs_resync THEN 'lost' WHEN d.role = 'hub' THEN 'source' ELSE d.role END AS role, d.since
     FROM mmrepl._part p JOIN mmrepl.dbgroup_db d ON d.dbgroup = p.dbgroup AND d.node_id <> p.node_id
     WHERE p.is_hub OR d.role = 'hub'
        OR NOT EXISTS (SELECT FROM mmrepl.dbgroup_db h WHERE h.dbgroup = p.dbgroup AND h.role = 'hub');

@@ -82,6 +82,7 @@ CREATE VIEW mmrepl._peer AS
            CASE WHEN NOT st.preloaded THEN 'not loaded'
                 WHEN l.stopped THEN 'stopped'
                 WHEN s.halted IS NOT NULL THEN 'halted'
+                WHEN me.needs_resync OR other.needs_resync THEN 'needs resync'
                 WHEN s.paused THEN 'paused' END AS held, s.halted,
            EXISTS (SELECT FROM mmrepl.sync_state AS t WHERE t.sync_id = s.sync_id AND NOT t.opened) AS joins,
            p.worker AS pusher, r AS progress, ps AS peer_state,
