@@ -29,8 +29,8 @@
 #include "errors.h"
 #include "guc.h"
 #include "outgoing.h"
-#include "progress.h"
 #include "setaside.h"
+#include "topology.h"
 #include "versions.h"
 
 typedef struct CopyState
@@ -286,9 +286,9 @@ copy_log(CopyState *c, const MmrPosition *pos)
 static void
 copy_head(CopyState *c, const MmrPosition *pos)
 {
-	MmrContext *ctx = mmr_progress_context(c->sync->id);
+	MmrContext *ctx = mmr_topology_context(c->sync);
 
-	mmr_context_add(ctx, c->my_node, unconstify(MmrPosition *, pos));
+	mmr_context_add(ctx, c->my_node, pos, false);
 	copy_frame_start(c);
 	appendStringInfoChar(&c->frame, MMR_REC_BATCH);
 	mmr_append_varint(&c->frame, MMR_BATCH_COPY);

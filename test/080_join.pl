@@ -59,6 +59,8 @@ my $before = sql($one, "SELECT count(*) FROM s");
 {
 	sql($one, sprintf "SELECT mmrepl.add_db('aaa04', '%s')", conninfo($four));
 	# the configuration reaches all but the second, as if the caller had died between two commits
+	sql($two, 'SELECT mmrepl.stop()');
+	poll_is($two, "SELECT count(*) FROM mmrepl.worker_status WHERE kind = 'pusher'", 0, 'the second speaks to nobody');
 	$two->{mmrepl_link}->cut;
 	sql($one, q{UPDATE mmrepl.local_node SET config_version = config_version + 1, config_author = node_id});
 	sql($one, q{INSERT INTO mmrepl.dbgroup_db (dbgroup, node_id, role, pos, since, copy)
@@ -72,6 +74,7 @@ is(sql($four, 'SELECT opened, copied FROM mmrepl.sync_state'), 'f|0', 'it has no
 sql($four, "INSERT INTO t VALUES (1000, 1000, 'too early')");
 is(sql($four, 'SELECT count(*) FROM mmrepl.change_log'), 0, 'and captures nothing');
 $two->{mmrepl_link}->heal;
+sql($two, 'SELECT mmrepl.start()');
 poll_is($four, 'SELECT count(*) FROM mmrepl.sync_state WHERE opened AND copied = 1', 1, 'it has joined when the last one has heard');
 push @load, start_load($four, "SELECT step('aaa04')");
 poll_is($_, "SELECT count(*) > 20 FROM s WHERE v = 'aaa04'", 't', 'what the fourth writes comes to ' . $_->name) foreach $one, $two, $three, $four;
@@ -83,5 +86,5 @@ wait_synced(@all);
 is(sql($_, 'SELECT count(*) FROM t WHERE id >= 999'), 0, 'what was in the way is gone on ' . $_->name) foreach @all;
 is(sql($_, q{SELECT count(*) FROM mmrepl.validate_sync('sync')}), 0, 'sound, as ' . $_->name . ' sees it') foreach @all;
 poll_is($_, 'SELECT count(*) FROM mmrepl.change_log', 0, 'log of ' . $_->name . ' drains') foreach @all;
-finish(\@all, qr/tables of db|cannot be used|cannot be reached|could not connect|does not exist|unknown role|onetimecopy cannot|joins the sync|not joined yet|configuration has changed|cannot give|server closed|terminating|has not confirmed|connection|is not in the configuration/,
+finish(\@all, qr/tables of db|cannot be used|cannot be reached|could not connect|does not exist|unknown role|onetimecopy cannot|joins the sync|not joined yet|configuration has changed|cannot give|server closed|terminating|has not confirmed|connection|is stopped at the receiver|is not in the configuration/,
 	qw(t s z));
