@@ -14,7 +14,7 @@
  * higher version stands when they meet, or that of the higher node id.
  *
  * Invariant: the mark of a db is never taken back: it comes back as another
- * node (rejoin).
+ * node.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -34,6 +34,8 @@
 /* Away: not heard of for so many heartbeats. */
 #define AWAY_HEARTBEATS	10
 
+#define RESYNC_HINT "Remove it with mmrepl.remove_db(..., force => true) on another db, DROP EXTENSION mmrepl on it, and add it again with mmrepl.add_db()."
+
 void
 mmr_resync_check(MmrSync *sync, int32 other)
 {
@@ -44,13 +46,13 @@ mmr_resync_check(MmrSync *sync, int32 other)
 				(errcode(ERRCODE_MMR_RESYNC),
 				 errmsg("db \"%s\" needs a resync", mmr_membership_node(mmr_membership_my_id())->name),
 				 errdetail("It was away for so long that the others do not keep any more what it would need."),
-				 errhint("Call mmrepl.rejoin() on it.")));
+				 errhint(RESYNC_HINT)));
 	if (part != NULL && part->lost)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_RESYNC),
 				 errmsg("db \"%s\" needs a resync", part->node->name),
 				 errdetail("It was away for so long that the change log outgrew mmrepl.max_log_size: nothing is kept for it any more."),
-				 errhint("Call mmrepl.rejoin() on it, or remove it with mmrepl.remove_db().")));
+				 errhint(RESYNC_HINT)));
 }
 
 /* Neither do we reach it, or (a source) it does not reach us, for long. */
@@ -115,7 +117,7 @@ mmr_resync_give_up(int32 sync_id, int32 node_id)
 					(errmsg("db \"%s\" is given up and needs a resync", part->node->name),
 					 errdetail("The change log is larger than mmrepl.max_log_size, %d MB, and was kept for it in sync \"%s\".",
 							   mmr_guc_max_log_size, sync->name),
-					 errhint("When it is back, call mmrepl.rejoin() on it; or remove it with mmrepl.remove_db().")));
+					 errhint(RESYNC_HINT)));
 			mmr_sqlrun_exec("UPDATE mmrepl.dbgroup_db SET needs_resync = true WHERE node_id = $2::int4"
 							" AND dbgroup = (SELECT dbgroup FROM mmrepl.sync WHERE sync_id = $1::int4)", 2, args);
 			mmr_config_publish_here();
