@@ -40,17 +40,17 @@ is(sql($b, q{SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM seen}), 'a
 
 # What goes wrong in a session that is not a pusher's.
 sql($b, q{CREATE ROLE pusher LOGIN; GRANT USAGE ON SCHEMA mmrepl TO pusher;
-	GRANT EXECUTE ON FUNCTION mmrepl._hello(int4, int4, int4, int8, oid, text), mmrepl._apply(bytea), mmrepl._copy_filled(int4) TO pusher});
+	GRANT EXECUTE ON FUNCTION mmrepl._hello(int4, int4, int4, int8, oid, text, int8), mmrepl._apply(bytea), mmrepl._copy_filled(int4) TO pusher});
 my $as = 'SET SESSION AUTHORIZATION pusher;';
 like(sql_error($b, "$as SELECT mmrepl._copy_filled(sync_id) FROM (VALUES (1)) s(sync_id)"), qr/there was no handshake/, 'no look at tables without a handshake');
 like(sql_error($b, "$as SELECT mmrepl._apply('\\x4d0142')"), qr/malformed/, 'a frame that is cut off');
 like(sql_error($b, "$as SELECT mmrepl._apply('\\x4d014200010100000000')"), qr/handshake/, 'a batch without a handshake');
-my $hello = sql($a, q{SELECT format('SELECT mmrepl._hello(%s, 1, (SELECT node_id FROM mmrepl.db WHERE name = ''aaa01''), %s, %s, ''UTF8'')', 1, system_identifier, database_oid)
+my $hello = sql($a, q{SELECT format('SELECT mmrepl._hello(%s, 1, (SELECT node_id FROM mmrepl.db WHERE name = ''aaa01''), %s, %s, ''UTF8'', 0)', 1, system_identifier, database_oid)
 	FROM mmrepl.db WHERE name = 'aaa01'});
 my $position = sql($b, q{SELECT encode(pg_catalog.pg_snapshot_send(position), 'hex') FROM mmrepl.progress});
 ok($position, 'there is a position');
 # head of a copy: no position has to fit
-my $head = "decode('4d01420101' || '01' || '000000', 'hex')";
+my $head = "decode('4d01420101' || '01' || '00000000', 'hex')";
 like(sql_error($b, "$hello; BEGIN; SELECT mmrepl._apply($head); COMMIT"), qr/part of a batch/, 'no commit of half a batch');
 like(sql_error($b, "$hello; BEGIN; SELECT mmrepl._apply($head); $hello"), qr/inside a batch/, 'no handshake inside a batch');
 like(sql_error($b, "$hello; BEGIN; SELECT mmrepl._apply($head); SELECT mmrepl._apply('\\x4d01490901'); COMMIT"), qr/unknown table/, 'a table that was not described');

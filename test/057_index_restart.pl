@@ -14,13 +14,14 @@ sql_all('CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE s (id int PRI
 join_nodes(\@nodes);
 sql($a, "INSERT INTO t SELECT i, 'first' FROM generate_series(1, 100) i");
 wait_synced(@nodes);
+# so that it begins in the first segment after the restart below
+poll_is($a, 'SELECT count(*) FROM mmrepl.log', 0, 'nothing is in the log');
 
 # written while it is away, and older than what follows
 $b->{mmrepl_link}->cut;
 $a->{mmrepl_link}->cut;
 sql($b, q{UPDATE t SET v = 'old' WHERE id <= 50; TRUNCATE s});
 my $indexed = q{SELECT pg_relation_size('mmrepl.log_0_index') > 0};
-# the log begins in the first segment
 $a->restart;
 sql($a, "INSERT INTO t SELECT i, 'backlog' FROM generate_series(1000 * $_, 1000 * $_ + 999) i") foreach 1 .. 20;
 poll_is($a, $indexed, 't', 'the first segment has an index');
