@@ -301,7 +301,12 @@ pusher_connect(Pusher *p)
 	mmr_transport_open(&p->transport, p->link);
 	/* after a copy the peer may stand elsewhere */
 	while ((copy = pusher_hello(p)) >= 0)
+	{
+		/* each handshake begins without care */
+		if (p->careful)
+			mmr_wanted_ask(&p->wanted, p->link, p->sync_id, true);
 		pusher_copy(p, copy);
+	}
 	mmr_wanted_ask(&p->wanted, p->link, p->sync_id, p->careful);
 	/* whatever was told before may not have arrived: tell our context once */
 	p->context_sent = pg_atomic_read_u64(&p->db->applied) - 1;
