@@ -86,5 +86,5 @@ wait_synced(@all);
 is(sql($_, 'SELECT count(*) FROM t WHERE id >= 999'), 0, 'what was in the way is gone on ' . $_->name) foreach @all;
 is(sql($_, q{SELECT count(*) FROM mmrepl.validate_sync('sync')}), 0, 'sound, as ' . $_->name . ' sees it') foreach @all;
 poll_is($_, 'SELECT count(*) FROM mmrepl.change_log', 0, 'log of ' . $_->name . ' drains') foreach @all;
-finish(\@all, qr/tables of db|cannot be used|cannot be reached|could not connect|does not exist|unknown role|onetimecopy cannot|joins the sync|not joined yet|configuration has changed|cannot give|server closed|terminating|has not confirmed|connection|is stopped at the receiver|is not in the configuration/,
+finish(\@all, qr/tables of db|cannot be used|cannot be reached|could not connect|does not exist|unknown role|onetimecopy cannot|joins the sync|not joined yet|configuration has changed|cannot give|server closed|terminating|has not confirmed|connection|is stopped at the receiver|is not in the configuration|batch does not start where/,
 	qw(t s z));

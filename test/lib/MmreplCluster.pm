@@ -29,7 +29,8 @@ my $bug = qr/PANIC|TRAP:|was not closed|\bleak|still referenced|unexpected snaps
 # What sessions say when a server goes down, and those that come too early.
 my $going_down = qr/received\ (?:smart|fast|immediate)\ shutdown\ request|terminating\ any\ other\ active\ server\ processes/x;
 my $comes_up = qr/database\ system\ is\ ready\ to\ accept/x;
-my $while_down = qr/terminating\ connection\ due\ to\ administrator\ command/x;
+# (the second is what SIGTERM makes of a client that has only just connected)
+my $while_down = qr/terminating\ connection\ due\ to\ administrator\ command|canceling\ authentication\ due\ to\ timeout/x;
 my $shutdown = qr/terminating\ connection\ due\ to\ unexpected\ postmaster\ exit|
 	the\ database\ system\ is\ (?:starting\ up|shutting\ down|in\ recovery\ mode|not\ yet\ accepting)/x;
 
