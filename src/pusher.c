@@ -92,24 +92,6 @@ static Pusher pusher;
 
 PGDLLEXPORT void mmrepl_pusher_main(Datum main_arg) pg_attribute_noreturn();
 
-/* Is a member gone, or renamed?  The others go on, but nobody shall believe that all is well. */
-static void
-pusher_look_at_members(Pusher *p, MmrSync *sync)
-{
-	ListCell   *lc;
-
-	p->looked = true;
-	p->missing[0] = '\0';
-	foreach(lc, sync->tables)
-	{
-		MmrMember  *m = lfirst(lc);
-
-		if (!OidIsValid(m->relid) || !OidIsValid(m->key_index))
-			snprintf(p->missing, sizeof(p->missing), "table \"%s.%s\" of the sync %s here", m->nspname,
-					 m->relname, OidIsValid(m->relid) ? "has no usable key" : "does not exist");
-	}
-}
-
 /* The sync of this session, in a transaction; leaves for good if there is none for us. */
 static MmrSync *
 pusher_sync(Pusher *p)
@@ -125,7 +107,8 @@ pusher_sync(Pusher *p)
 		mmr_membership_stopped())
 		mmr_worker_leave();
 	if (refreshed || !p->looked)
-		pusher_look_at_members(p, sync);
+		mmr_setback_of_members(sync, p->missing, sizeof(p->missing));
+	p->looked = true;
 	return sync;
 }
 

@@ -1,6 +1,7 @@
 /*-------------------------------------------------------------------------
  * setback.c
- *	  What an error that has ended a pusher's session asks for.
+ *	  What keeps a pusher from its work: an error that has ended its session,
+ *	  a table that is not as it was.
  *
  * Floor 4.  Runs in pushers.
  *
@@ -44,4 +45,21 @@ mmr_setback_log(const ErrorData *edata, bool careful_next)
 			 careful_next ? errdetail("The batch is sent again: rows that cannot be applied are set aside, or stop the sync, as its on_error says.") :
 			 edata->detail && !has_values ? errdetail("%s", edata->detail) : 0,
 			 edata->hint ? errhint("%s", edata->hint) : 0));
+}
+
+/* The others go on, but nobody shall believe that all is well. */
+void
+mmr_setback_of_members(MmrSync *sync, char *message, size_t size)
+{
+	ListCell   *lc;
+
+	message[0] = '\0';
+	foreach(lc, sync->tables)
+	{
+		MmrMember  *m = lfirst(lc);
+
+		if (!OidIsValid(m->relid) || !OidIsValid(m->key_index))
+			snprintf(message, size, "table \"%s.%s\" of the sync %s here", m->nspname,
+					 m->relname, OidIsValid(m->relid) ? "has no usable key" : "does not exist");
+	}
 }
