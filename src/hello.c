@@ -148,13 +148,7 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	PushActiveSnapshot(GetLatestSnapshot());
-	p = mmr_progress_read(sync_id, node_id);
-	PopActiveSnapshot();
 	v[0] = Int32GetDatum(mmr_membership_my_id());
-	n[1] = p->position == NULL;
-	if (p->position != NULL)
-		v[1] = mmr_position_to_datum(p->position);
 	copy = mmr_join_copy_wanted(sync_id, node_id);
 	n[2] = copy < 0;
 	v[2] = Int32GetDatum(copy);
@@ -165,6 +159,13 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	n[4] = waits_for == NULL;
 	if (waits_for != NULL)
 		v[4] = CStringGetTextDatum(waits_for);
+	/* last: who waits for nobody any more stands where his copy has put him */
+	PushActiveSnapshot(GetLatestSnapshot());
+	p = mmr_progress_read(sync_id, node_id);
+	PopActiveSnapshot();
+	n[1] = p->position == NULL;
+	if (p->position != NULL)
+		v[1] = mmr_position_to_datum(p->position);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), v, n)));
 }
 
