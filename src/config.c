@@ -114,7 +114,7 @@ document_has_me(const char *doc, int32 node_id, const MmrConfState *mine)
 /*
  * Puts a document that came from elsewhere in place of ours.  strict: it is
  * part of a call that changes the configuration on all dbs now; then the
- * caller settles triggers and sequences.  False if we have it already.
+ * caller settles triggers and sequences.  False if we have it already, or a newer one.
  */
 static bool
 receive(const char *doc, int32 node_id, bool strict)
@@ -140,7 +140,8 @@ receive(const char *doc, int32 node_id, bool strict)
 				 errmsg("this database belongs to another configuration"),
 				 errhint("Take it out there with mmrepl.remove_db(), or drop and create the extension here.")));
 	order = mmr_confstate_compare(theirs, mine);
-	if (order == 0)
+	/* who only offers it takes ours then */
+	if (order == 0 || (order < 0 && !strict))
 		return false;
 	if (order < 0)
 		ereport(ERROR,
@@ -445,6 +446,8 @@ mmr_config_offer(MmrLink *link, int32 node_id)
 	MmrConfState	   *mine = mmr_confstate_here(0);
 	MmrConfState	   *theirs = state_of_link(link);
 	const char *args[2];
+	PGresult   *result;
+	bool		taken;
 
 	if (mmr_confstate_compare(mine, theirs) <= 0)
 		return false;
@@ -456,9 +459,12 @@ mmr_config_offer(MmrLink *link, int32 node_id)
 						  " FROM pg_roles WHERE rolname = current_user AND rolsuper", 0, NULL));
 	args[0] = mmr_sqlrun_text("SELECT mmrepl._config_document()", 0, NULL);
 	args[1] = psprintf("%d", node_id);
-	PQclear(mmr_link_exec(link, "SELECT mmrepl._config_receive($1::jsonb, $2::int4, false)", 2, args));
+	result = mmr_link_exec(link, "SELECT mmrepl._config_receive($1::jsonb, $2::int4, false)", 2, args);
+	taken = PQgetvalue(result, 0, 0)[0] == 't';
+	PQclear(result);
 	PQclear(mmr_link_exec(link, "COMMIT", 0, NULL));
-	return true;
+	/* or somebody else was there in between */
+	return !taken && mmr_config_adopt(link);
 }
 
 /* ---- SQL ---- */

@@ -42,10 +42,11 @@ extern void mmr_config_require(int32 node_id);
 /*
  * The pusher's handshake, inside a local transaction, on a link that has no
  * open one.  Compares the versions here and there.  The newer document goes
- * to the older side: adopt takes it from there (true if it did: the caller
- * commits and starts over), offer gives ours (true if it did).  Doing one or
- * the other when it is not due is harmless (false).  What does not work at
- * the moment (locks) is an ERROR: try again later.
+ * to the older side: adopt takes it from there, offer gives ours, or adopts
+ * when it has become the older one.  True if ours has changed: the caller
+ * commits and starts over.  Doing one or the other when it is not due is
+ * harmless.  What does not work at the moment (locks) is an ERROR: try again
+ * later.
  */
 extern bool mmr_config_adopt(MmrLink *link);
 extern bool mmr_config_offer(MmrLink *link, int32 node_id);

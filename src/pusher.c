@@ -274,9 +274,7 @@ pusher_connect(Pusher *p)
 	p->link = mmr_link_open(conninfo, psprintf("push %d", p->sync_id), mmr_guc_connect_timeout);
 	mmr_worker_start_transaction("exchanging the configuration");
 	(void) pusher_sync(p);
-	adopted = mmr_config_adopt(p->link);
-	if (!adopted)
-		(void) mmr_config_offer(p->link, p->peer);
+	adopted = mmr_config_adopt(p->link) || mmr_config_offer(p->link, p->peer);
 	mmr_worker_commit_transaction();
 	if (adopted)
 		return false;

@@ -83,8 +83,9 @@ is(sql($_, $triggers . " AND tgrelid = 'plain'::regclass"), '', 'taken back on '
 # documents that are not for this db
 my $given = sql($one, $document) =~ s/'/''/gr;
 is(sql($two, "SELECT mmrepl._config_receive('$given', 2, false)"), 'f', 'the same document again is nothing new');
-like(sql_error($two, "SELECT mmrepl._config_receive('$given'::jsonb || '{\"version\": 1}', 2, false)"),
-	qr/holds a newer configuration/, 'an older one is refused');
+is(sql($two, "SELECT mmrepl._config_receive('$given'::jsonb || '{\"version\": 1}', 2, false)"), 'f', 'nor is an older one');
+like(sql_error($two, "SELECT mmrepl._config_receive('$given'::jsonb || '{\"version\": 1}', 2, true)"),
+	qr/holds a newer configuration/, 'which is refused in a call that changes it');
 like(sql_error($two, "SELECT mmrepl._config_receive('$given'::jsonb || '{\"version\": 1000, \"config_id\": \"00000000-0000-0000-0000-000000000000\"}', 2, false)"),
 	qr/belongs to another configuration.*HINT:/s, 'one of another configuration is refused');
 like(sql_error($two, "SELECT mmrepl._config_receive('$given'::jsonb || '{\"version\": 1000}', 1, false)"),

@@ -80,7 +80,7 @@ CREATE FUNCTION mmrepl._config_receive(doc jsonb, node_id int4, strict bool) RET
     AS 'MODULE_PATHNAME', 'mmrepl_config_receive';
 REVOKE ALL ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._config_receive(jsonb, int4, bool) IS
-    'takes a document, the id this db has in it, and whether to refuse what this server has no worker slots for (then the caller settles triggers and sequences); replaces the configuration if the document is newer (false: it is the same), makes triggers and sequences what it says; raises MR008 when it is older or of another configuration, MR004 when it means another database';
+    'takes a document, the id this db has in it, and whether to refuse what this server has no worker slots for (then the caller settles triggers and sequences); replaces the configuration if the document is newer (false: it is not), makes triggers and sequences what it says; raises MR008 when it is of another configuration, or, with strict, older, MR004 when it means another database';
 
 -- Syncs in which this db has a part.  first_source: its hub, or who has been a source of it for longest.
 CREATE VIEW mmrepl._part AS
