@@ -174,6 +174,12 @@ receive(const char *doc, int32 node_id, bool strict)
 	return true;
 }
 
+void
+mmr_config_take(const char *doc, int32 node_id)
+{
+	(void) receive(doc, node_id, false);
+}
+
 /* ---- other dbs ---- */
 
 static char *
@@ -241,7 +247,7 @@ try_open_and_lock(MmrNode *node)
 }
 
 static void
-open_others(int32 my_id)
+open_others(int32 my_id, int32 without)
 {
 	ListCell   *lc;
 
@@ -249,7 +255,7 @@ open_others(int32 my_id)
 	{
 		MmrNode    *node = lfirst(lc);
 
-		if (node->id != my_id && mmr_remote_find(node->id) == NULL)
+		if (node->id != my_id && node->id != without && mmr_remote_find(node->id) == NULL)
 			try_open_and_lock(node);
 	}
 }
@@ -291,6 +297,12 @@ adopt_newest(const MmrConfState *mine)
 void
 mmr_config_begin(void)
 {
+	mmr_config_begin_without(0);
+}
+
+void
+mmr_config_begin_without(int32 without)
+{
 	MmrConfState	   *mine;
 
 	mmr_shared_require();
@@ -308,9 +320,9 @@ mmr_config_begin(void)
 	mmr_membership_refresh();
 	if (mine->node_id == 0)
 		return;
-	open_others(mine->node_id);
+	open_others(mine->node_id, without);
 	adopt_newest(mine);
-	open_others(mine->node_id);
+	open_others(mine->node_id, without);
 }
 
 void

@@ -21,6 +21,12 @@
  */
 extern void mmr_config_begin(void);
 
+/* The same, but that db is not spoken to: it speaks to us, and takes the outcome itself. */
+extern void mmr_config_begin_without(int32 node_id);
+
+/* Puts that document in place, for a db that has no node id yet: this is its new one. */
+extern void mmr_config_take(const char *doc, int32 node_id);
+
 /*
  * Last thing: makes what is now in the tables the next version, carries it to
  * every db that answers, makes triggers and sequences there and here what it

@@ -37,9 +37,22 @@ read_position(PGresult *res)
 														InvalidOid, -1));
 }
 
-void
-mmr_handshake_hello(MmrLink *link, MmrSync *sync, int32 peer, MmrGreeting *greeting)
+/* Is all that b covers covered by a? */
+static bool
+reaches(const MmrPosition *a, const MmrPosition *b)
 {
+	if (a == NULL || a->xmax < b->xmax)
+		return false;
+	for (int i = 0; i < a->nxip; i++)
+		if (mmr_position_covers(b, a->xip[i]))
+			return false;
+	return true;
+}
+
+void
+mmr_handshake_hello(MmrLink *link, MmrSync *sync, int32 peer, const MmrPosition *from, MmrGreeting *greeting)
+{
+	MmrSyncNode *part = mmr_membership_sync_node(sync, peer);
 	int64		sysid;
 	Oid			dboid;
 	int32		timeline;
@@ -71,13 +84,21 @@ mmr_handshake_hello(MmrLink *link, MmrSync *sync, int32 peer, MmrGreeting *greet
 	greeting->waits_for = PQgetisnull(res, 0, 4) ? NULL : pstrdup(PQgetvalue(res, 0, 4));
 	PQclear(res);
 
+	/* a source may forget in a crash what it has not told on; the acknowledgement of a target is for good */
+	if (greeting->copy < 0 && part != NULL && part->role == MMR_ROLE_TARGET && from != NULL && !reaches(position, from))
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_IDENTITY),
+				 errmsg("%s has not any more what it had confirmed", mmr_link_name(link)),
+				 errdetail("That database has been put back to an earlier state, and what it lacks now may not be kept here any more."),
+				 errhint("Call mmrepl.rejoin() there, or copy everything to it again with mmrepl.update_sync(..., onetimecopy => 1) here.")));
+
 	/* what a peer has of us is on our disk (B3), unless this is not the disk it came from (M3) */
 	if (position != NULL && position->xmax > U64FromFullTransactionId(ReadNextFullTransactionId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_IDENTITY),
 				 errmsg("%s has applied changes of this database that are not here", mmr_link_name(link)),
 				 errdetail("This database has been put back to an earlier state: by a backup, a snapshot, or a standby that was behind."),
-				 errhint("Drop the extension mmrepl here, take this db out with mmrepl.remove_db on another one, and add it again with onetimecopy => 1.")));
+				 errhint("Call mmrepl.rejoin() here: this db then gets a copy of everything, and keeps what only it has.")));
 }
 
 List *

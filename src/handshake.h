@@ -24,10 +24,10 @@ typedef struct MmrGreeting
 } MmrGreeting;
 
 /*
- * Tells the peer who we are and what for, and hears where it stands.  ERROR (ERRCODE_MMR_IDENTITY) if another node answers, or if it has of us what
- * we have not (any more).
+ * Tells the peer who we are and what for, and hears where it stands.  from: what it had confirmed, as far as is known; may be NULL.  ERROR
+ * (ERRCODE_MMR_IDENTITY) if another node answers, or if it has of us what we have not, or, being a target, has lost what it had confirmed.
  */
-extern void mmr_handshake_hello(MmrLink *link, MmrSync *sync, int32 peer, MmrGreeting *greeting);
+extern void mmr_handshake_hello(MmrLink *link, MmrSync *sync, int32 peer, const MmrPosition *from, MmrGreeting *greeting);
 
 /* Tables that an initial copy into empty ones leaves alone there: schema, name, schema, name, ... */
 extern List *mmr_handshake_filled(MmrLink *link, int32 sync_id);

@@ -21,6 +21,8 @@
 #include "departed.h"
 #include "guc.h"
 #include "join.h"
+#include "kept.h"
+#include "life.h"
 #include "membership.h"
 #include "node.h"
 #include "purge.h"
@@ -52,6 +54,7 @@ typedef struct Look
 {
 	bool		here;			/* the extension is in this database */
 	bool		stopped;		/* by mmrepl.stop() */
+	bool		is_db;			/* this database has been added */
 	List	   *wanted;			/* WantedPusher */
 } Look;
 
@@ -79,6 +82,7 @@ look(Look *result, MemoryContext context)
 	{
 		mmr_membership_refresh();
 		result->stopped = mmr_membership_stopped();
+		result->is_db = mmr_membership_my_id() != 0;
 		if (!result->stopped)
 			mmr_node_check();
 		foreach(lc, mmr_membership_syncs())
@@ -226,6 +230,7 @@ janitor_body(MmrWorker *me)
 	Pace		pace = {0};
 	TimestampTz history_at = 0;
 	bool		announced = false;
+	bool		asked = false;
 
 	for (;;)
 	{
@@ -243,6 +248,13 @@ janitor_body(MmrWorker *me)
 		{
 			db = require_database();
 			pg_atomic_write_u32(&db->present, 1);
+			if (now.is_db)
+			{
+				if (!asked)
+					mmr_life_start();
+				asked = true;
+				mmr_life_round();
+			}
 			foreach(lc, now.wanted)
 			{
 				WantedPusher *wanted = lfirst(lc);
@@ -252,6 +264,7 @@ janitor_body(MmrWorker *me)
 			}
 			mmr_join_round();
 			mmr_departed_round();
+			mmr_kept_round();
 			next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 														 clean(me, db, &pace, &history_at)));
 			mmr_worker_good();

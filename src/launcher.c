@@ -26,6 +26,7 @@
 
 #include "guc.h"
 #include "launcher.h"
+#include "life.h"
 #include "worker.h"
 
 /* Looks at pg_database at least so often (ms): new databases do not announce themselves. */
@@ -234,6 +235,7 @@ launcher_body(MmrWorker *me)
 	ctl.hcxt = CurrentMemoryContext;
 	known = hash_create("mmrepl databases", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 
+	mmr_life_begin();
 	launcher_pace();
 	for (;;)
 	{

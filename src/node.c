@@ -3,7 +3,7 @@
  *	  Who this database is (M3), and whether that is still true.
  *
  * Floor 3.
- * Reads: mmrepl.local_node.  Writes: its identity, by confirm_identity only.
+ * Reads: mmrepl.local_node.  Writes: its identity, by mmr_node_confirm only.
  * Runs in: workers at their start, backends that receive or configure.
  *
  * Invariant: positions that peers keep mean something only in the life in
@@ -34,17 +34,16 @@
 #include "errors.h"
 #include "mmrepl.h"
 #include "node.h"
-#include "wake.h"
 
 typedef struct NodeIdentity
 {
 	int64		sysid;
 	Oid			dboid;
 	int32		timeline;
+	char	   *refused;		/* why it does not take part any more (life.h); NULL: it does */
 } NodeIdentity;
 
 PG_FUNCTION_INFO_V1(mmrepl_node_identity);
-PG_FUNCTION_INFO_V1(mmrepl_confirm_identity);
 
 static void node_kept(NodeIdentity *kept, bool take, int32 timeline);
 static AttrNumber node_attnum(Relation rel, const char *name);
@@ -65,6 +64,28 @@ mmr_node_identity(int64 *sysid, Oid *dboid, int32 *timeline)
 }
 
 void
+mmr_node_check_place(void)
+{
+	NodeIdentity now;
+	NodeIdentity kept;
+
+	mmr_node_identity(&now.sysid, &now.dboid, &now.timeline);
+	node_kept(&kept, false, 0);
+	if (now.sysid != kept.sysid || now.dboid != kept.dboid)
+		node_raise_copy(&kept, &now);
+}
+
+void
+mmr_node_confirm(void)
+{
+	NodeIdentity now;
+	NodeIdentity kept;
+
+	mmr_node_identity(&now.sysid, &now.dboid, &now.timeline);
+	node_kept(&kept, true, now.timeline);
+}
+
+void
 mmr_node_check(void)
 {
 	NodeIdentity now;
@@ -75,17 +96,24 @@ mmr_node_check(void)
 
 	if (now.sysid != kept.sysid || now.dboid != kept.dboid)
 		node_raise_copy(&kept, &now);
+	if (kept.refused != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_MMR_IDENTITY),
+				 errmsg("database \"%s\" does not take part any more: %s",
+						get_database_name(MyDatabaseId), kept.refused),
+				 errdetail("It is a copy, or was put back to an earlier state, or another server has taken its place. Nothing is sent and nothing is taken."),
+				 errhint(MMR_LOST_HINT " If it is a copy: DROP EXTENSION mmrepl in it. If what was in the way is gone: call mmrepl.confirm_identity().")));
 	if (now.timeline != kept.timeline)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_IDENTITY),
 				 errmsg("database \"%s\" is on timeline %d, but replication was set up or confirmed on timeline %d",
 						get_database_name(MyDatabaseId), now.timeline, kept.timeline),
 				 errdetail("A standby was promoted, or a backup was restored. What was committed last before that may be missing here while other dbs have it."),
-				 errhint("If nothing was lost (the standby had received everything), call mmrepl.confirm_identity() here. Otherwise take this db out with mmrepl.remove_db() on another one, and add it again with an initial copy.")));
+				 errhint("If nothing was lost (the standby had received everything), call mmrepl.confirm_identity() here: it asks the others whether that is so. Otherwise call mmrepl.rejoin(): this db then gets a copy of everything, and keeps what only it has.")));
 }
 
 /*
- * Reads the row of local_node; take: writes the timeline into it.  Columns
+ * Reads the row of local_node; take: writes the timeline into it, and takes the mark away.  Columns
  * are found by name: later versions may have more.
  */
 static void
@@ -98,6 +126,7 @@ node_kept(NodeIdentity *kept, bool take, int32 timeline)
 	HeapTuple	tuple = systable_getnext(scan);
 	AttrNumber	tli_att = node_attnum(rel, "timeline");
 	TupleDesc	desc = RelationGetDescr(rel);
+	Datum		refused;
 	bool		isnull;
 
 	if (!HeapTupleIsValid(tuple))
@@ -108,12 +137,14 @@ node_kept(NodeIdentity *kept, bool take, int32 timeline)
 	kept->sysid = DatumGetInt64(heap_getattr(tuple, node_attnum(rel, "system_identifier"), desc, &isnull));
 	kept->dboid = DatumGetObjectId(heap_getattr(tuple, node_attnum(rel, "database_oid"), desc, &isnull));
 	kept->timeline = DatumGetInt32(heap_getattr(tuple, tli_att, desc, &isnull));
-	if (take && kept->timeline != timeline)
+	refused = heap_getattr(tuple, node_attnum(rel, "refused"), desc, &isnull);
+	kept->refused = isnull ? NULL : TextDatumGetCString(refused);
+	if (take && (kept->timeline != timeline || kept->refused != NULL))
 	{
-		Datum		value = Int32GetDatum(timeline);
-		bool		null = false;
-		int			att = tli_att;
-		HeapTuple	changed = heap_modify_tuple_by_cols(tuple, desc, 1, &att, &value, &null);
+		Datum		values[2] = {Int32GetDatum(timeline), (Datum) 0};
+		bool		nulls[2] = {false, true};
+		int			atts[2] = {tli_att, node_attnum(rel, "refused")};
+		HeapTuple	changed = heap_modify_tuple_by_cols(tuple, desc, 2, atts, values, nulls);
 
 		CatalogTupleUpdate(rel, &tuple->t_self, changed);
 	}
@@ -166,21 +197,4 @@ mmrepl_node_identity(PG_FUNCTION_ARGS)
 	values[1] = ObjectIdGetDatum(now.dboid);
 	values[2] = Int32GetDatum(now.timeline);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
-}
-
-/* mmrepl.confirm_identity() */
-Datum
-mmrepl_confirm_identity(PG_FUNCTION_ARGS)
-{
-	NodeIdentity now;
-	NodeIdentity kept;
-
-	mmr_catalog_require();
-	mmr_node_identity(&now.sysid, &now.dboid, &now.timeline);
-	node_kept(&kept, false, 0);
-	if (now.sysid != kept.sysid || now.dboid != kept.dboid)
-		node_raise_copy(&kept, &now);
-	node_kept(&kept, true, now.timeline);
-	mmr_wake_at_commit();		/* workers gave up until someone looks */
-	PG_RETURN_VOID();
 }

@@ -33,6 +33,7 @@
 #include "halt.h"
 #include "handshake.h"
 #include "join.h"
+#include "life.h"
 #include "link.h"
 #include "membership.h"
 #include "node.h"
@@ -46,10 +47,8 @@
 #include "transport.h"
 #include "worker.h"
 
-/* How often what is known of the peer goes to mmrepl.peer_state, at most. */
-#define SAVE_INTERVAL_MS	5000
-/* First pause after a lock or a deadlock at the peer. */
-#define RETRY_FIRST_MS		50
+#define SAVE_INTERVAL_MS	5000	/* for what is known of the peer: mmrepl.peer_state */
+#define RETRY_FIRST_MS		50		/* pause after a lock or a deadlock at the peer */
 /* An idle pusher looks at its peer ever less often, down to once in so many heartbeats. */
 #define REST_HEARTBEATS		10
 
@@ -194,7 +193,7 @@ pusher_hello(Pusher *p)
 	sync = pusher_sync(p);
 	/* the configuration is the same on both sides by now */
 	mmr_resync_check(sync, p->peer);
-	mmr_handshake_hello(p->link, sync, p->peer, &greeting);
+	mmr_handshake_hello(p->link, sync, p->peer, p->from, &greeting);
 	mmr_join_meet(sync, p->peer, greeting.clock);
 	waits_for = mmr_join_waits_for(sync, 0);
 	if (waits_for != NULL)
@@ -279,6 +278,7 @@ pusher_connect(Pusher *p)
 	if (adopted)
 		return false;
 
+	mmr_life_claim(p->link, p->peer);
 	mmr_transport_open(&p->transport, p->link);
 	/* after a copy the peer may stand elsewhere */
 	while ((copy = pusher_hello(p)) >= 0)

@@ -34,7 +34,7 @@
 /* Away: not heard of for so many heartbeats. */
 #define AWAY_HEARTBEATS	10
 
-#define RESYNC_HINT "Remove it with mmrepl.remove_db(..., force => true) on another db, DROP EXTENSION mmrepl on it, and add it again with mmrepl.add_db()."
+#define RESYNC_HINT "Call mmrepl.rejoin() on it, or take it out with mmrepl.remove_db(..., force => true) on another db."
 
 void
 mmr_resync_check(MmrSync *sync, int32 other)

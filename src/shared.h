@@ -136,6 +136,8 @@ typedef struct MmrShared
 	Latch	   *launcher_latch;
 	pg_atomic_uint64 launcher_wanted;	/* bumped when a database or worker needs the launcher */
 	uint64		generation;
+	uint64		run;			/* of the server: a random number, 0 until the launcher has begun (life.h) */
+	uint64		first_xid;		/* that it gives out, as of then */
 	TimestampTz start_at;		/* workers start from then on: a server that crashes again and again shall not by us */
 	pg_atomic_uint32 workers_top;	/* slots from here on were never used */
 	int			max_databases;

@@ -8,6 +8,7 @@ CREATE TABLE mmrepl.local_node (
     database_oid      oid NOT NULL,
     timeline          int4 NOT NULL,
     stopped           bool NOT NULL DEFAULT false,  -- by mmrepl.stop(): here only
+    refused           text,                         -- why it does not take part any more: its past is not what the others know
     config_version    int8 NOT NULL DEFAULT 0,
     config_author     int4 NOT NULL DEFAULT 0,      -- node that made this version
     next_node_id      int4 NOT NULL DEFAULT 1,      -- never goes back: ids are not reused
@@ -153,6 +154,18 @@ CREATE TABLE mmrepl.departed (
 );
 COMMENT ON TABLE mmrepl.departed IS 'sources that have departed from a sync, and whose entries in the log the janitor has not taken over yet';
 
+CREATE TABLE mmrepl.life (
+    run               int8 PRIMARY KEY,             -- random
+    ended             int8                          -- first transaction number of the one after it; NULL: it goes on
+);
+COMMENT ON TABLE mmrepl.life IS 'runs of this server in which this database took part: what a peer has heard of another one is of a past that is lost';
+
+CREATE TABLE mmrepl.peer_life (
+    node_id           int4 PRIMARY KEY,
+    run               int8 NOT NULL
+);
+COMMENT ON TABLE mmrepl.peer_life IS 'of which run of another db''s server this database has heard last';
+
 CREATE TABLE mmrepl.sequence_state (
     nspname           name NOT NULL,
     relname           name NOT NULL,
@@ -188,7 +201,7 @@ COMMENT ON TABLE mmrepl.conflict_log IS 'conflicts settled here; read it through
 REVOKE ALL ON ALL TABLES IN SCHEMA mmrepl FROM PUBLIC;
 GRANT SELECT ON mmrepl.local_node, mmrepl.dbgroup, mmrepl.dbgroup_db, mmrepl.rel, mmrepl.relgroup,
     mmrepl.relgroup_rel, mmrepl.sync, mmrepl.progress, mmrepl.peer_state, mmrepl.sync_state, mmrepl.met,
-    mmrepl.known_member, mmrepl.departed, mmrepl.sequence_state TO pg_monitor;
+    mmrepl.known_member, mmrepl.departed, mmrepl.life, mmrepl.peer_life, mmrepl.sequence_state TO pg_monitor;
 GRANT SELECT (node_id, name, system_identifier, database_oid) ON mmrepl.db TO pg_monitor;
 
 -- Configuration is dumped; state is not: a restored copy is another node and must not inherit positions.

@@ -1,5 +1,5 @@
 -- What a peer's pusher calls here (src/hello.c, src/apply.c).  A role that has LOGIN, USAGE on this schema and
--- EXECUTE on these three, on _asks and on _config_state can push; to carry a configuration, on all internal functions.
+-- EXECUTE on these three, on _asks, _life_known, _life_claim and _config_state can push; to carry a configuration, on all internal functions.
 
 CREATE FUNCTION mmrepl._hello(protocol int4, sync_id int4, node_id int4, system_identifier int8,
     database_oid oid, encoding text, clock int8,

@@ -187,6 +187,7 @@ BEGIN
                           WHERE s.sync_id = p.sync_id AND d.node_id = p.source_node)
           AND NOT EXISTS (SELECT FROM mmrepl.departed g WHERE g.sync_id = p.sync_id AND g.node_id = p.source_node)
         FOR UPDATE SKIP LOCKED);
+    DELETE FROM mmrepl.peer_life p WHERE NOT EXISTS (SELECT FROM mmrepl.db d WHERE d.node_id = p.node_id);
     DELETE FROM mmrepl.apply_error_log e WHERE NOT EXISTS (
         SELECT FROM mmrepl.sync s JOIN mmrepl.relgroup_rel r USING (relgroup)
         WHERE s.sync_id = e.sync_id AND r.nspname = e.nspname AND r.relname = e.relname);

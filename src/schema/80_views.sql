@@ -80,10 +80,11 @@ CREATE VIEW mmrepl._peer AS
     SELECT s.sync_id, s.name AS sync, d.node_id, d.name AS peer,
            me.role <> 'target' AS sends, other.role <> 'target' AS receives,
            CASE WHEN NOT st.preloaded THEN 'not loaded'
+                WHEN l.refused IS NOT NULL THEN 'bad'
                 WHEN l.stopped THEN 'stopped'
                 WHEN s.halted IS NOT NULL THEN 'halted'
                 WHEN me.needs_resync OR other.needs_resync THEN 'needs resync'
-                WHEN s.paused THEN 'paused' END AS held, s.halted,
+                WHEN s.paused THEN 'paused' END AS held, coalesce(l.refused, s.halted) AS halted,
            EXISTS (SELECT FROM mmrepl.sync_state AS t WHERE t.sync_id = s.sync_id AND NOT t.opened) AS joins,
            p.worker AS pusher, r AS progress, ps AS peer_state,
            a.pids AS apply_pids, a.ended AS apply_ended,
@@ -91,7 +92,7 @@ CREATE VIEW mmrepl._peer AS
             WHERE e.sync_id = s.sync_id AND e.source_node = d.node_id) AS apply_errors,
            d.node_id IS NOT DISTINCT FROM (SELECT c.source_node FROM mmrepl._copy_wanted(s.sync_id) AS c) AS awaits_copy
     -- LIMIT: the planner takes a table that was never analyzed for a large one, and compiles the query for it
-    FROM (SELECT x.node_id, x.stopped FROM mmrepl.local_node AS x LIMIT 1) AS l
+    FROM (SELECT x.node_id, x.stopped, mmrepl._identity_problem() AS refused FROM mmrepl.local_node AS x LIMIT 1) AS l
     CROSS JOIN mmrepl._database_state() AS st
     JOIN mmrepl.dbgroup_db AS me ON me.node_id = l.node_id
     JOIN mmrepl.sync AS s ON s.dbgroup = me.dbgroup

@@ -1,0 +1,172 @@
+-- A db comes back as a new node (src/api_rejoin.c, src/kept.c).
+
+CREATE TABLE mmrepl.kept (
+    id                int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    nspname           name NOT NULL,
+    relname           name NOT NULL,
+    key               jsonb,                        -- NULL: the whole table, truncated
+    content           text                          -- of the row, as text of the table's row type; NULL: deleted
+);
+REVOKE ALL ON mmrepl.kept FROM PUBLIC;
+COMMENT ON TABLE mmrepl.kept IS 'rows that were written here before a rejoin and perhaps sent to nobody: looked at when the copy is in';
+
+CREATE FUNCTION mmrepl._keep_unsent() RETURNS int8
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m record;
+    n int8;
+    total int8 := 0;
+BEGIN
+    CREATE TEMPORARY TABLE IF NOT EXISTS mmrepl_unsent (relid oid, key jsonb) ON COMMIT DROP;
+    TRUNCATE pg_temp.mmrepl_unsent;
+    INSERT INTO pg_temp.mmrepl_unsent
+        SELECT DISTINCT c.relid, c.key
+        FROM mmrepl.local_node AS l CROSS JOIN mmrepl._change_log() AS c
+        JOIN pg_class AS t ON t.oid = c.relid JOIN pg_namespace AS n ON n.oid = t.relnamespace
+        WHERE c.author_id = l.node_id
+          -- one who has it is enough: he passes it on
+          AND NOT EXISTS (SELECT FROM mmrepl.peer_state AS p JOIN mmrepl.sync AS s USING (sync_id)
+                          JOIN mmrepl.relgroup_rel AS r USING (relgroup)
+                          WHERE r.nspname = n.nspname AND r.relname = t.relname
+                            AND p.acked IS NOT NULL AND pg_visible_in_snapshot(c.author_xid, p.acked));
+    FOR m IN SELECT n.nspname, c.relname, u.relid, u.key IS NULL AS whole,
+                    (SELECT string_agg(format('t.%1$I = r.%1$I', k), ' AND ') FROM jsonb_object_keys(u.key) AS k) AS matches
+             FROM (SELECT DISTINCT ON (relid, key IS NULL) relid, key FROM pg_temp.mmrepl_unsent ORDER BY relid, key IS NULL) AS u
+             JOIN pg_class AS c ON c.oid = u.relid JOIN pg_namespace AS n ON n.oid = c.relnamespace LOOP
+        IF m.whole THEN
+            INSERT INTO mmrepl.kept (nspname, relname) VALUES (m.nspname, m.relname);
+        ELSE
+            EXECUTE format('INSERT INTO mmrepl.kept (nspname, relname, key, content)
+                    SELECT %1$L, %2$L, u.key, t::text FROM pg_temp.mmrepl_unsent AS u
+                    CROSS JOIN LATERAL jsonb_populate_record(NULL::%1$I.%2$I, u.key) AS r
+                    LEFT JOIN %1$I.%2$I AS t ON %3$s WHERE u.relid = %4$s AND u.key IS NOT NULL',
+                    m.nspname, m.relname, m.matches, m.relid);
+        END IF;
+        GET DIAGNOSTICS n = ROW_COUNT;
+        total := total + n;
+    END LOOP;
+    RETURN total;
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._keep_unsent() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._keep_unsent() IS
+    'takes nothing; puts aside the rows written or deleted here of which no peer has confirmed that it has them; gives how many';
+
+CREATE FUNCTION mmrepl._forget_all() RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s regclass;
+BEGIN
+    FOR s IN SELECT i.inhrelid::regclass FROM pg_inherits AS i WHERE i.inhparent = 'mmrepl.log'::regclass LOOP
+        EXECUTE format('TRUNCATE ONLY %s', s);
+    END LOOP;
+    FOR i IN 0..15 LOOP
+        EXECUTE format('TRUNCATE mmrepl.log_%s_index', i);
+    END LOOP;
+    DELETE FROM mmrepl.progress;
+    DELETE FROM mmrepl.peer_state;
+    DELETE FROM mmrepl.sync_state;
+    DELETE FROM mmrepl.met;
+    DELETE FROM mmrepl.known_member;
+    DELETE FROM mmrepl.departed;
+    DELETE FROM mmrepl.peer_life;
+    DELETE FROM mmrepl.apply_error_log;
+    UPDATE mmrepl.local_node SET node_id = NULL, config_version = 0, config_author = 0,
+        system_identifier = i.system_identifier, database_oid = i.database_oid, timeline = i.timeline
+        FROM mmrepl._node_identity() AS i;
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._forget_all() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._forget_all() IS
+    'takes nothing; this database forgets who it was, its change log and what it had applied; not the configuration';
+
+CREATE FUNCTION mmrepl._kept_is_lost(kept_id int8) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    k record;
+    now_there jsonb;
+    was jsonb;
+BEGIN
+    SELECT x.*, (SELECT min(s.sync_id) FROM mmrepl.sync s JOIN mmrepl.relgroup_rel g ON g.relgroup = s.relgroup
+                 WHERE g.nspname = x.nspname AND g.relname = x.relname) AS sync_id
+        INTO k FROM mmrepl.kept AS x WHERE x.id = kept_id;
+    IF k.sync_id IS NULL THEN
+        RETURN;
+    ELSIF k.key IS NOT NULL THEN
+        EXECUTE format('SELECT to_jsonb(t) FROM %1$I.%2$I AS t, jsonb_populate_record(NULL::%1$I.%2$I, %3$L) AS r WHERE %4$s',
+                k.nspname, k.relname, k.key,
+                (SELECT string_agg(format('t.%1$I = r.%1$I', c), ' AND ') FROM jsonb_object_keys(k.key) AS c)) INTO now_there;
+        IF k.content IS NOT NULL THEN
+            EXECUTE format('SELECT to_jsonb(%L::%I.%I)', k.content, k.nspname, k.relname) INTO was;
+        END IF;
+        IF now_there IS NOT DISTINCT FROM was THEN
+            RETURN;
+        END IF;
+    END IF;
+    INSERT INTO mmrepl.conflict_log (sync_id, nspname, relname, key, conflict_type, resolution, local_row, remote_row, remote_ts, remote_node)
+        VALUES (k.sync_id, k.nspname, k.relname, k.key,
+                CASE WHEN k.key IS NULL THEN 'truncate_conflict' WHEN was IS NULL THEN 'delete_origin_differs' ELSE 'update_origin_differs' END,
+                'apply_remote', was, now_there, 0, 0);
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._kept_is_lost(int8) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._kept_is_lost(int8) IS
+    'takes a row of mmrepl.kept that is not written again; tells of it in the conflict history, unless what is there is the same';
+
+CREATE FUNCTION mmrepl._advance_sequences() RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s record;
+    highest int8;
+    last int8;
+BEGIN
+    FOR s IN SELECT c.oid::regclass AS seq, q.seqincrement AS step, d.refobjid::regclass AS tbl, a.attname AS col
+             FROM mmrepl.rel AS r
+             JOIN pg_namespace AS n ON n.nspname = r.nspname
+             JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = r.relname
+             JOIN pg_sequence AS q ON q.seqrelid = c.oid
+             JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                 AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+             JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+             WHERE r.kind = 'S' AND q.seqincrement > 0 AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) LOOP
+        EXECUTE format('SELECT max(%I) FROM %s', s.col, s.tbl) INTO highest;
+        EXECUTE format('SELECT last_value FROM %s', s.seq) INTO last;
+        IF highest >= last THEN
+            PERFORM setval(s.seq, last + ((highest - last) / s.step + 1) * s.step, false);
+        END IF;
+    END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION mmrepl._advance_sequences() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._advance_sequences() IS
+    'takes nothing; sequences of tables'' columns go on above what the tables hold, in their own steps: what this database gave out in a life that it lost is not given out again';
+
+CREATE FUNCTION mmrepl._replace_db(name text, system_identifier int8, database_oid oid, started text, copy_from text,
+        OUT node_id int4, OUT document jsonb)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_replace_db';
+REVOKE ALL ON FUNCTION mmrepl._replace_db(text, int8, oid, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._replace_db(text, int8, oid, text, text) IS
+    'takes the name of a db, who it is now, when its server was started, and the db that is to give it a copy (NULL: any); gives it a new node id in all its dbgroups, on all dbs but itself, and gives that and the configuration; raises MR004 when another server answers to its connection string';
+
+CREATE FUNCTION mmrepl.rejoin(via text DEFAULT NULL, copy_from text DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_rejoin';
+REVOKE ALL ON FUNCTION mmrepl.rejoin(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.rejoin(text, text) IS
+    'to be called on a db that was given up, restored or promoted with losses; takes a db to ask (NULL: the first that answers) and the source that is to give the copy (NULL: the one that has been there for longest); this db becomes a new node of the same name and place and gets a copy of everything; rows written here that no other db has are kept if their keys are nowhere else, and go to the conflict history otherwise';
+
+CREATE FUNCTION mmrepl.confirm_identity() RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_confirm_identity';
+REVOKE ALL ON FUNCTION mmrepl.confirm_identity() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.confirm_identity() IS
+    'takes nothing; after a promotion, or when this db was refused as a copy of one that is stopped now: asks the other dbs whether anything is lost, and lets replication go on under the new timeline; raises MR004 in a copy (other server or database, or the original still answers at the connection string) and when a db that answers has what is not here';
