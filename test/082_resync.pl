@@ -44,7 +44,7 @@ sql($one, "INSERT INTO t VALUES (-3, 'not for it')");
 is(sql($one, "SELECT mmrepl.wait_for_sync('sync', 60)"), 't', 'as if it was not there');
 is(sql($_, "SELECT count(*) FROM t WHERE v = 'old, unheard' OR id IN (-1, -2)"), 0, 'nothing flows from it to ' . $_->name) foreach $one, $two;
 is(sql($three, 'SELECT count(*) FROM t WHERE id = -3'), 0, 'nor to it');
-like(slurp_file($three->logfile), qr/needs a resync.*HINT:  Remove it with mmrepl\.remove_db/s, 'the log says what to do');
+like(slurp_file($three->logfile), qr/needs a resync.*HINT:  Call mmrepl\.rejoin/s, 'the log says what to do');
 
 $_->stop foreach @all;
 log_clean($_, qr/needs a resync|could not connect|terminating|connection|server closed|configuration has changed/) foreach @all;
