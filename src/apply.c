@@ -103,6 +103,7 @@ apply_xact(XactEvent event, void *arg)
 			/* B7 */
 			if (!session.batch->ended)
 				apply_refuse("cannot commit a part of a batch");
+			mmr_merge_before_commit(&session.batch->merge);
 			break;
 		case XACT_EVENT_COMMIT:
 			db = mmr_shared_database();

@@ -175,6 +175,7 @@ lose_to(MmrMerge *m, Aside *a, MmrTarget *t, Blocker *b)
 {
 	(void) fetch_blocker(t, b);
 	log_loss(m, a, t, MMR_KEEP_LOCAL, b);
+	m->absent = true;
 	mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
 	record_loss(m, a->table, a->item.change.key, a->item.change.keylen, &a->item.change.version);
 }

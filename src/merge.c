@@ -10,7 +10,9 @@
  * versions alike (A3).  What has changed since is noticed when the row is
  * written, and the item is looked at again under a later snapshot.  A key
  * that was absent is looked up once more after its row is in: somebody may
- * have inserted and deleted it meanwhile.
+ * have inserted and deleted it meanwhile.  What is absent cannot be locked:
+ * whether another peer's session has inserted what was deleted here, or the other
+ * way round, is looked for before the commit (mmr_merge_before_commit, crossing).
  *
  * The clock is raised above all that came before the snapshot is taken: so
  * a local write that is not visible to it either is found by its row,
@@ -114,6 +116,14 @@ merge_meet(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item, bool found, Mm
 		 state.dot.node == m->source_node);
 }
 
+/* The key is to have no row, and has none that can be seen. */
+static MmrWrite
+merge_absent(MmrMerge *m, MmrTarget *t, const Datum *key)
+{
+	m->absent = true;
+	return mmr_target_wait(t, key) ? MMR_WRITE_RETRY : MMR_WRITE_DONE;
+}
+
 static MmrWrite
 merge_write(MmrMerge *m, MmrTarget *t, MmrMergeItem *item, const Datum *key, bool found)
 {
@@ -122,7 +132,7 @@ merge_write(MmrMerge *m, MmrTarget *t, MmrMergeItem *item, const Datum *key, boo
 	if (item->row == NULL)
 	{
 		if (!found)
-			return mmr_target_wait(t, key) ? MMR_WRITE_RETRY : MMR_WRITE_DONE;
+			return merge_absent(m, t, key);
 		result = mmr_target_delete(t);
 		m->counts.deleted += result == MMR_WRITE_DONE;
 	}
@@ -191,7 +201,7 @@ merge_write_decided(MmrMerge *m, MmrTarget *t, MmrMergeItem *item, const Datum *
 		if (found)
 			result = mmr_target_lock(t);
 		else
-			result = mmr_target_wait(t, key) ? MMR_WRITE_RETRY : MMR_WRITE_DONE;
+			result = merge_absent(m, t, key);
 	}
 	else
 	{
@@ -411,7 +421,11 @@ merge_recheck(MmrMerge *m, MmrMergeTable *table, MmrTarget *t, MmrMergeItem **in
 				mmr_version_compare(&meeting.local, &item->change.version) == 0)
 				continue;
 			if (mmr_version_compare(&meeting.local, &item->change.version) > 0)
+			{
 				merge_late(m, table, t, item, &meeting);
+				if (item->recorded && !m->guarded)
+					mmr_crossing_settled(mmr_versions_crossing(m->versions));
+			}
 			else if (!item->recorded && !mmr_version_is_none(&item->change.version))
 				mmr_merge_record(m, table, &item->change, item->hash);
 		}

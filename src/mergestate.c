@@ -95,6 +95,20 @@ mmr_merge_hold_members(MmrMerge *m, List *tables)
 }
 
 void
+mmr_merge_before_commit(MmrMerge *m)
+{
+	if (!m->recorded)
+		return;
+	LockDatabaseObject(mmr_catalog_table("progress"), InvalidOid, 0, m->absent ? ExclusiveLock : ShareLock);
+	(void) mmr_merge_snapshot(m);
+	PopActiveSnapshot();
+	if (m->crossed || mmr_versions_crossing(m->versions)->met > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("another peer's changes of the same keys have been applied meanwhile")));
+}
+
+void
 mmr_merge_see(MmrMerge *m, int64 ts)
 {
 	TimestampTz now;
@@ -136,6 +150,7 @@ typedef struct HeldRecord
 	MmrMergeTable *table;
 	MmrChange	change;
 	uint64		hash;
+	MmrVersion	known;			/* newest of the key then */
 } HeldRecord;
 
 static void
@@ -144,6 +159,7 @@ record_hold(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uint64 h
 	MemoryContext old = MemoryContextSwitchTo(m->batch_cxt);
 	HeldRecord *h = palloc(sizeof(HeldRecord));
 	char	   *key = palloc(change->keylen + 1);
+	MmrState	state;
 
 	if (change->keylen > 0)
 		memcpy(key, change->key, change->keylen);
@@ -151,6 +167,9 @@ record_hold(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uint64 h
 	h->change = *change;
 	h->change.key = key;
 	h->hash = hash;
+	h->known = change->op != MMR_OP_TRUNCATE &&
+		mmr_versions_lookup(m->versions, table->key, hash, key, change->keylen, &state) ?
+		state.version : MMR_VERSION_NONE;
 	m->held = lappend(m->held, h);
 	MemoryContextSwitchTo(old);
 }
@@ -182,6 +201,7 @@ mmr_merge_record(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, uin
 		m->appender = mmr_changelog_begin(m->my_node, true);
 		mmr_changelog_via(m->appender, m->sync->id);
 	}
+	m->recorded |= table->record_all;
 	mmr_changelog_add(m->appender, change);
 	mmr_versions_add(m->versions, table->key, hash, change);
 }
@@ -209,6 +229,18 @@ mmr_merge_flush(MmrMerge *m)
 	m->appender = NULL;
 }
 
+/* Has somebody's change of the key become visible since, that this one has not met? */
+static bool
+held_crosses(MmrMerge *m, HeldRecord *h)
+{
+	MmrState	now;
+
+	return h->change.op != MMR_OP_TRUNCATE &&
+		mmr_versions_lookup(m->versions, h->table->key, h->hash, h->change.key, h->change.keylen, &now) &&
+		mmr_version_compare(&now.version, &h->known) != 0 &&
+		mmr_crossing_matters(h->change.op, &h->change.version, now.op, &now.version);
+}
+
 /* What was recorded under guard takes effect, or never was. */
 static void
 guard_end(MmrMerge *m, bool done)
@@ -216,6 +248,8 @@ guard_end(MmrMerge *m, bool done)
 	ListCell   *lc;
 
 	m->guarded = false;
+	foreach(lc, m->held)
+		m->crossed |= done && held_crosses(m, lfirst(lc));
 	foreach(lc, m->held)
 	{
 		HeldRecord *h = lfirst(lc);

@@ -72,6 +72,9 @@ typedef struct MmrMerge
 	bool		careful;		/* what cannot be applied is set aside (A11) */
 	bool		guarded;		/* entries to record are held until the work under guard is through... */
 	List	   *held;			/* ...here */
+	bool		recorded;		/* something that other peers may speak of, too... */
+	bool		absent;			/* ...and a delete of what is not here */
+	bool		crossed;		/* under guard, with what another peer's session has written */
 	bool		feeding;		/* versions are being fed */
 	int64		set_aside;		/* items, for the first time */
 	char	   *first_error;	/* of those */
@@ -93,6 +96,15 @@ extern void mmr_merge_flush(MmrMerge *m);
  * as it is now.  tables: MmrMergeTable.  True if m->sync was reread.
  */
 extern bool mmr_merge_hold_members(MmrMerge *m, List *tables);
+
+/*
+ * Before the commit, when all has been recorded.  A key that is not here cannot
+ * be locked: of two peers' sessions one may have deleted it and the other one
+ * inserted it without noticing each other.  So of these only one is between here
+ * and its end; the later one finds in the log what the other one has done.
+ * ERROR (to be tried again) if they have met.
+ */
+extern void mmr_merge_before_commit(MmrMerge *m);
 
 /* A4: can anybody but the sender lack what comes of the table, and hear of it from here? Sets both flags. */
 extern void mmr_merge_settle_recording(MmrSync *sync, MmrMergeTable *table);

@@ -62,6 +62,7 @@ typedef struct VersionEntry
 	unsigned	op:4;
 	unsigned	rank:1;
 	unsigned	settled_level:8;
+	unsigned	turn:3;			/* of the transaction that added it; 0: it came from the log */
 	int8		segment;		/* where the newest entry lies; -1: added by this transaction */
 	char		status;			/* simplehash */
 } VersionEntry;
@@ -122,6 +123,7 @@ struct MmrVersions
 	bool		wasteful;		/* the memory table is much larger than it need be */
 	int64		placeless;		/* entries (tables' too) that were added and not yet found in the log */
 	LocalTransactionId placeless_lxid;	/* transaction that added them */
+	MmrCrossing crossing;
 
 	/* the table looked at last by feed: runs of changes of one table are the rule */
 	Oid			last_relid;
@@ -154,6 +156,7 @@ mmr_versions_create(MemoryContext parent, MmrKeyFinder finder, MmrRunFilter filt
 	v->finder = finder;
 	v->filter = filter;
 	v->arg = arg;
+	mmr_crossing_reset(&v->crossing, v->cxt);
 	versions_make_tables(v);
 	return v;
 }
@@ -174,6 +177,7 @@ mmr_versions_reset(MmrVersions *v)
 	versions_make_tables(v);
 	v->wasteful = false;
 	v->placeless = 0;
+	mmr_crossing_reset(&v->crossing, v->cxt);
 	v->fed++;
 }
 
@@ -234,6 +238,8 @@ versions_note(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change,
 	{
 		MmrVersion	known = {e->ts, e->node, e->rank};
 
+		if (segment >= 0)
+			mmr_crossing_meet(&v->crossing, e->turn, e->op, &known, change);
 		/* an entry of our own turns up in the log: now it has a place */
 		if (mmr_version_compare(&known, &change->version) == 0 && e->segment < 0)
 			versions_place(v, &e->segment, segment);
@@ -256,6 +262,7 @@ versions_note(MmrVersions *v, MmrKey *key, uint64 hash, const MmrChange *change,
 	e->op = change->op;
 	e->settled_level = change->settled.level;
 	e->settled_node = change->settled.node;
+	e->turn = segment < 0 ? mmr_crossing_write(&v->crossing) : 0;
 	versions_place(v, &e->segment, segment);
 }
 
@@ -295,6 +302,7 @@ versions_run(void *arg, int segment, uint64 xid, const char *data, int len)
 		return;
 	if (v->indexes[segment] != NULL)
 		return;
+	mmr_crossing_run(&v->crossing, xid);
 	while (mmr_changelog_next(&run, &change))
 	{
 		if (change.relid != v->last_relid)
@@ -424,7 +432,8 @@ versions_skip(void *arg, int segment, Relation rel, Snapshot snapshot)
 		versions_detach(v, segment);
 		mmr_logreader_forget(v->reader, segment);
 	}
-	if (v->indexes[segment] == NULL && mmr_segindex_exists(segment))
+	/* not while entries are compared with what this transaction has added: what an index tells is not met one by one */
+	if (v->indexes[segment] == NULL && !mmr_crossing_wrote(&v->crossing) && mmr_segindex_exists(segment))
 		versions_attach(v, segment, rel, snapshot);
 	return v->indexes[segment] != NULL &&
 		(v->seen == NULL || v->seen(v->arg, v->indexes[segment]->head.max_xid));
@@ -457,6 +466,7 @@ mmr_versions_feed(MmrVersions *v, Snapshot snapshot, const MmrPosition *pos)
 	versions_check_keys(v);
 	v->key_generation = mmr_key_generation();
 	undecided = mmr_logreader_scan(v->reader, snapshot, pos, versions_run, versions_emptied, v);
+	mmr_crossing_fed(&v->crossing, pos);
 
 	/*
 	 * What an earlier transaction has added and the log does not hold any
@@ -465,6 +475,12 @@ mmr_versions_feed(MmrVersions *v, Snapshot snapshot, const MmrPosition *pos)
 	if (settled && v->placeless > 0)
 		versions_forget(v, -1);
 	return undecided;
+}
+
+MmrCrossing *
+mmr_versions_crossing(MmrVersions *v)
+{
+	return &v->crossing;
 }
 
 uint64

@@ -10,6 +10,7 @@
 #ifndef MMR_VERSIONS_H
 #define MMR_VERSIONS_H
 
+#include "crossing.h"
 #include "key.h"
 #include "logreader.h"
 
@@ -38,6 +39,9 @@ extern int64 mmr_versions_feed(MmrVersions *v, Snapshot snapshot, const MmrPosit
 
 /* Grows with every change taken in from the log: has anything happened since? */
 extern uint64 mmr_versions_fed(MmrVersions *v);
+
+/* What of others' changes has crossed what this transaction has added. */
+extern MmrCrossing *mmr_versions_crossing(MmrVersions *v);
 
 /* Forgets everything; the next feed reads the whole log. For aborted transactions. */
 extern void mmr_versions_reset(MmrVersions *v);

@@ -6,6 +6,7 @@
 #	shut			stops all directions
 #	flight(a, b)	what a sends to b from now on is on its way, and does not arrive, until the next deliver or open
 #	deliver(a, b)	lets all that a has committed reach b, and waits for it
+#	go(a, b)		lets that direction go on, and waits for nothing
 #	open			all go on
 #	orders			shuffled list of all directions
 #	ask(node, sql)	result of SQL, in a session that stays open
@@ -75,6 +76,12 @@ sub _open
 	my $pid = delete $self->{stopped}{ $x->name . '>' . $y->name };
 	kill 'CONT', $pid if $pid;
 	return;
+}
+
+sub go
+{
+	my ($self, $x, $y) = @_;
+	return $self->_open($x, $y);
 }
 
 # The session at b that takes what a sends is stopped: a's pusher has read its rows and waits.
