@@ -79,6 +79,8 @@ mmr_conflict_log_key(MmrKey *key, const Datum *values)
 	TupleDesc	desc = CreateTemplateTupleDesc(key->ncolumns);
 	bool		nulls[INDEX_MAX_KEYS] = {0};
 	HeapTuple	tuple;
+	MmrSession	save;
+	Datum		json;
 
 	for (int i = 0; i < key->ncolumns; i++)
 	{
@@ -88,7 +90,11 @@ mmr_conflict_log_key(MmrKey *key, const Datum *values)
 	}
 	desc = BlessTupleDesc(desc);
 	tuple = heap_form_tuple(desc, unconstify(Datum *, values), nulls);
-	return row_to_jsonb(heap_copy_tuple_as_datum(tuple, desc));
+	/* a type of a user's may have a cast to json */
+	mmr_session_begin_foreign(&save, key->owner);
+	json = row_to_jsonb(heap_copy_tuple_as_datum(tuple, desc));
+	mmr_session_end_foreign(&save);
+	return json;
 }
 
 static void

@@ -28,6 +28,7 @@
 #include "utils/typcache.h"
 
 #include "key.h"
+#include "session.h"
 #include "wire.h"
 
 typedef struct KeyEntry
@@ -363,16 +364,14 @@ key_receive_encoded(MmrKeyColumn *col, StringInfo buf)
 static Datum
 key_receive(MmrKey *key, MmrKeyColumn *col, StringInfo buf)
 {
-	Oid			user;
-	int			sec_context;
+	MmrSession	save;
 	Datum		result;
 
 	if (likely(col->plain))
 		return key_receive_encoded(col, buf);
-	GetUserIdAndSecContext(&user, &sec_context);
-	SetUserIdAndSecContext(key->owner, sec_context | SECURITY_RESTRICTED_OPERATION);
+	mmr_session_begin_foreign(&save, key->owner);
 	result = key_receive_encoded(col, buf);
-	SetUserIdAndSecContext(user, sec_context);
+	mmr_session_end_foreign(&save);
 	return result;
 }
 

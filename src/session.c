@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * session.c
- *	  Bracket for work done with the rights of the extension's owner.
+ *	  Brackets for work done with the rights of the extension's owner, or of a table's.
  *
  * Floor 1.
  * Reads: pg_class, through the syscache.
@@ -61,5 +61,20 @@ void
 mmr_session_restore(const MmrSession *save)
 {
 	AtEOXact_GUC(true, save->nestlevel);
+	SetUserIdAndSecContext(save->userid, save->sec_context);
+}
+
+void
+mmr_session_begin_foreign(MmrSession *save, Oid owner)
+{
+	GetUserIdAndSecContext(&save->userid, &save->sec_context);
+	SetUserIdAndSecContext(owner, save->sec_context | SECURITY_RESTRICTED_OPERATION);
+	save->nestlevel = NewGUCNestLevel();
+}
+
+void
+mmr_session_end_foreign(const MmrSession *save)
+{
+	AtEOXact_GUC(false, save->nestlevel);
 	SetUserIdAndSecContext(save->userid, save->sec_context);
 }

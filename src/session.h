@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * session.h
- *	  Bracket for work done with the rights of the extension's owner.
+ *	  Brackets for work done with the rights of the extension's owner, or of a table's.
  *
  * Floor 1.
  *-------------------------------------------------------------------------
@@ -24,6 +24,14 @@ typedef struct MmrSession
  */
 extern bool mmr_session_become_owner(MmrSession *save);
 extern void mmr_session_restore(const MmrSession *save);
+
+/*
+ * From here to mmr_session_end_foreign code of the owner of a table may run: as him,
+ * in a restricted context (A9).  What it sets with SET is forgotten at the end: the
+ * next code may be somebody else's.  As above, in a transaction.
+ */
+extern void mmr_session_begin_foreign(MmrSession *save, Oid owner);
+extern void mmr_session_end_foreign(const MmrSession *save);
 
 /* Oid of a table of mmrepl's own, InvalidOid if there is none (extension absent). */
 extern Oid	mmr_session_table(const char *relname);

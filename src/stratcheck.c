@@ -305,11 +305,12 @@ check_as_owner(Relation rel, const char *key_index, const MmrStrategy *strategy)
 	MmrKey	   *key = mmr_key_get(rel, mmr_keyindex_find(RelationGetRelid(rel), key_index));
 	Oid			user;
 	int			sec_context;
-	int			nestlevel = NewGUCNestLevel();
+	int			nestlevel;
 	char	   *problem;
 
 	if (key == NULL)
 		return NULL;
+	nestlevel = NewGUCNestLevel();
 	/* as apply has it */
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -317,7 +318,7 @@ check_as_owner(Relation rel, const char *key_index, const MmrStrategy *strategy)
 	SetUserIdAndSecContext(rel->rd_rel->relowner, sec_context | SECURITY_RESTRICTED_OPERATION);
 	problem = check_function(rel, key, strategy);
 	SetUserIdAndSecContext(user, sec_context);
-	AtEOXact_GUC(true, nestlevel);
+	AtEOXact_GUC(false, nestlevel);
 	return problem;
 }
 

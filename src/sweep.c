@@ -26,6 +26,7 @@
 #include "breaks.h"
 #include "compat.h"
 #include "conflict_log.h"
+#include "session.h"
 #include "sweep.h"
 
 /* Readers of a table of that many pages are waited for, for so long. */
@@ -129,13 +130,11 @@ sweep_delete(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, const MmrVers
 static void
 sweep_truncate_table(Relation rel)
 {
-	Oid			user;
-	int			sec_context;
+	MmrSession	save;
 
-	GetUserIdAndSecContext(&user, &sec_context);
-	SetUserIdAndSecContext(rel->rd_rel->relowner, sec_context | SECURITY_RESTRICTED_OPERATION);
+	mmr_session_begin_foreign(&save, rel->rd_rel->relowner);
 	mmr_truncate_guts(list_make1(rel), list_make1_oid(RelationGetRelid(rel)));
-	SetUserIdAndSecContext(user, sec_context);
+	mmr_session_end_foreign(&save);
 }
 
 /* A TRUNCATE has met something: a row (in t->found) that goes, or, t being NULL, rows that stay. */

@@ -59,9 +59,7 @@ mmr_target_defer_nothing(void)
 static void
 target_become_owner(MmrTarget *t)
 {
-	GetUserIdAndSecContext(&t->saved_user, &t->saved_sec_context);
-	SetUserIdAndSecContext(t->rel->rd_rel->relowner,
-						   t->saved_sec_context | SECURITY_RESTRICTED_OPERATION);
+	mmr_session_begin_foreign(&t->saved, t->rel->rd_rel->relowner);
 }
 
 /* Has the table a row trigger AFTER such an event (0: any trigger) that fires for replicas? (What captures does not.) */
@@ -138,7 +136,7 @@ mmr_target_open(Relation rel, MmrKey *key, MemoryContext cxt)
 	target_become_owner(t);
 	InitResultRelInfo(t->rri, rel, 1, NULL, 0);
 	ExecOpenIndices(t->rri, true);
-	SetUserIdAndSecContext(t->saved_user, t->saved_sec_context);
+	mmr_session_end_foreign(&t->saved);
 	/* AFTER triggers find it there, and do not open the table once more */
 	t->estate->es_opened_result_relations = list_make1(t->rri);
 	target_mark_updated(t);
@@ -183,7 +181,7 @@ mmr_target_end(MmrTarget *t)
 	mmr_keyscan_end(t->scan);
 	t->scan = NULL;
 	AfterTriggerEndQuery(t->estate);
-	SetUserIdAndSecContext(t->saved_user, t->saved_sec_context);
+	mmr_session_end_foreign(&t->saved);
 }
 
 void

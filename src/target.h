@@ -15,6 +15,7 @@
 
 #include "key.h"
 #include "keyscan.h"
+#include "session.h"
 
 typedef enum MmrWrite
 {
@@ -46,8 +47,7 @@ typedef struct MmrTarget
 	struct MmrDefault *defaults;
 	int			ndefaults;
 	bool		defaults_ready;
-	Oid			saved_user;
-	int			saved_sec_context;
+	MmrSession	saved;
 } MmrTarget;
 
 /*

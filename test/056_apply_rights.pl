@@ -23,7 +23,27 @@ sql_all(q{
 	CREATE TRIGGER of_column AFTER UPDATE OF s ON rights FOR EACH ROW EXECUTE FUNCTION trig();
 	CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON rights DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION trig();
 	ALTER TABLE rights ENABLE REPLICA TRIGGER before, ENABLE REPLICA TRIGGER after, ENABLE REPLICA TRIGGER of_column,
-		ENABLE ALWAYS TRIGGER deferred}, @nodes);
+		ENABLE ALWAYS TRIGGER deferred;
+	CREATE TYPE feel AS ENUM ('good', 'bad');
+	CREATE FUNCTION feel_json(feel) RETURNS json LANGUAGE plpgsql AS $$ BEGIN PERFORM public.see('cast'); RETURN '"felt"'; END $$;
+	CREATE CAST (feel AS json) WITH FUNCTION feel_json(feel);
+	CREATE TABLE felt (f feel PRIMARY KEY, v int);
+	RESET ROLE;
+	CREATE ROLE other LOGIN; GRANT CREATE ON SCHEMA public TO other;
+	CREATE SCHEMA others AUTHORIZATION other; GRANT USAGE ON SCHEMA others TO PUBLIC;
+	SET ROLE other;
+	CREATE FUNCTION others.lower(text) RETURNS text LANGUAGE sql AS $$ SELECT 'of another'::text $$;
+	CREATE FUNCTION others.turn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		PERFORM pg_catalog.set_config('search_path', 'others, pg_catalog', false), pg_catalog.set_config('lock_timeout', '1ms', false);
+		RETURN NEW; END $$;
+	CREATE TABLE turning (id int PRIMARY KEY);
+	CREATE TRIGGER turn BEFORE INSERT ON turning FOR EACH ROW EXECUTE FUNCTION others.turn();
+	ALTER TABLE turning ENABLE REPLICA TRIGGER turn;
+	SET ROLE app;
+	CREATE FUNCTION help() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v := lower(NEW.v); RETURN NEW; END $$;
+	CREATE TABLE helped (id int PRIMARY KEY, v text);
+	CREATE TRIGGER help BEFORE INSERT ON helped FOR EACH ROW EXECUTE FUNCTION help();
+	ALTER TABLE helped ENABLE REPLICA TRIGGER help}, @nodes);
 join_nodes(\@nodes, exclude => ['public.seen']);
 wait_synced(@nodes);
 sql_all('TRUNCATE seen', @nodes);
@@ -33,10 +53,23 @@ sql($a, q{SET ROLE app; UPDATE rights SET v = v + 1, s = 'z'});
 wait_synced(@nodes);
 sql($b, q{SET ROLE app; UPDATE rights SET v = v + 1; DELETE FROM rights WHERE id = 2});
 wait_synced(@nodes);
+
+# What stands aside is shown, which runs casts to json.
+sql($b, 'ALTER TABLE felt ADD CONSTRAINT good CHECK (v > 0)');
+sql($a, q{SET ROLE app; INSERT INTO felt VALUES ('bad', -1)});
+poll_is($b, q{SELECT count(*) = 1 FROM mmrepl.apply_error}, undef, 'a row stands aside');
+like(sql($b, q{SELECT to_jsonb(e) FROM mmrepl.apply_error e}), qr/felt/, 'and its key is shown as its type wants it');
+sql($b, 'ALTER TABLE felt DROP CONSTRAINT good');
+poll_is($b, q{SELECT count(*) = 0 FROM mmrepl.apply_error}, undef, 'and no more');
 # (before anybody else reads the table: planning does that, too)
 is(sql($_, q{SELECT string_agg(what || ' ' || who, ', ') FROM seen WHERE who <> 'app'}), '', 'on ' . $_->name . ' user code runs as the owner of the table only')
   foreach @nodes;
-is(sql($b, q{SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM seen}), 'after before check deferred domain generated index of_column predicate', 'and all of it runs');
+is(sql($b, q{SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM seen}), 'after before cast check deferred domain generated index of_column predicate', 'and all of it runs');
+
+# What one owner's code sets is not for the code of others.
+sql($a, q{BEGIN; SET LOCAL ROLE other; INSERT INTO turning VALUES (1), (2); SET LOCAL ROLE app; INSERT INTO helped VALUES (1, 'OWN'); COMMIT});
+wait_synced(@nodes);
+is(sql($b, 'SELECT v FROM helped'), 'own', 'a search_path goes with the code that has set it');
 
 # What goes wrong in a session that is not a pusher's.
 sql($b, q{CREATE ROLE pusher LOGIN; GRANT USAGE ON SCHEMA mmrepl TO pusher;
@@ -68,4 +101,4 @@ wait_synced(@nodes);
 same_rows('words', \@nodes);
 is(sql($b, q{SET client_encoding = 'UTF8'; SELECT j->>'ä' || m || n FROM words}), 'ögrünü', 'they arrive as they are');
 
-finish(\@nodes, qr/connection to client lost|terminating connection|malformed|handshake|subtransaction|part of a batch|inside a batch|unknown table|due to administrator command|shutting down|could not connect|connection/, qw(rights words));
+finish(\@nodes, qr/connection to client lost|terminating connection|malformed|handshake|subtransaction|part of a batch|inside a batch|unknown table|due to administrator command|shutting down|could not connect|connection|violates check constraint/, qw(rights words felt turning));
