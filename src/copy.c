@@ -339,6 +339,11 @@ mmr_copy_run(MmrSync *sync, int32 my_node, int kind, List *skip,
 	mmr_capture_prepare_clock();
 	PushActiveSnapshot(GetLatestSnapshot());
 	c.snapshot = GetActiveSnapshot();
+	/* a member that has come since would not be copied, and what was written to it be taken for copied */
+	if (!mmr_membership_is_current())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the configuration has changed while an initial copy was to begin")));
 	pos = mmr_position_active();
 	mmr_outgoing_flush_wal();
 	c.versions = mmr_versions_create(CurrentMemoryContext, copy_find_key, NULL, &c);

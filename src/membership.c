@@ -451,6 +451,15 @@ mmr_membership_refresh(void)
 	return changed;
 }
 
+bool
+mmr_membership_is_current(void)
+{
+	MmrDatabase *database = mmr_shared_database();
+
+	pg_read_barrier();
+	return database == NULL || pg_atomic_read_u64(&database->config_generation) == cache.generation;
+}
+
 /* ---- what is known ---- */
 
 uint64

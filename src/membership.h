@@ -71,6 +71,13 @@ typedef struct MmrSync
 extern bool mmr_membership_refresh(void);
 
 /*
+ * False: a change of configuration has committed since.  Asked after a snapshot was
+ * taken: true says that nothing it sees was captured under a later one, for a
+ * table gets its triggers with the configuration that names it.
+ */
+extern bool mmr_membership_is_current(void);
+
+/*
  * The next refresh reads everything again: for who has changed the tables in
  * this transaction, and at its end.  No ERROR.
  */

@@ -386,6 +386,13 @@ pusher_round(Pusher *p)
 	mmr_worker_start_transaction("pushing");
 	sync = pusher_sync(p);
 	work = mmr_batch_prepare(p->batch, sync, p->from);
+	/* the snapshot may see changes of a member that has just come: they would be passed over for ever */
+	if (pusher_config_moved(p))
+	{
+		mmr_batch_done(p->batch, false);
+		mmr_worker_commit_transaction();
+		return true;
+	}
 	mmr_report_pending(mmr_batch_pending(p->batch));
 	/* B6: what we have applied is worth telling, but not all the time */
 	context_due = p->applied != p->context_sent &&
