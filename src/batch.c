@@ -213,6 +213,8 @@ mmr_batch_create(MemoryContext cxt, int32 sync_id, int32 peer)
 	b->slots = palloc(sizeof(int16) * CHUNK_SLOTS);
 	initStringInfo(&b->runs);
 	initStringInfo(&b->frame);
+	/* whoever was looked at, or sent to, before: what values of sequences arrived is not known */
+	mmr_seqcopy_forget();
 	MemoryContextSwitchTo(old);
 	return b;
 }
