@@ -74,6 +74,7 @@ typedef struct Build
 	BulkInsertState bulk;
 	BlockNumber written;		/* pages of the index */
 	bool		counting;
+	bool		busy;			/* a table is locked by somebody: not now */
 	int64		changes;		/* with a key that somebody may ask for */
 	BlockNumber block;			/* of the run at hand */
 	OffsetNumber offset;
@@ -92,8 +93,9 @@ typedef struct Build
 	int64		allocated;
 } Build;
 
+/* No table is waited for (*busy): who has locked one may do so for long, and the janitor has other work. */
 static MmrKey *
-build_find_key(Oid relid)
+build_find_key(Oid relid, bool *busy)
 {
 	ListCell   *lc;
 	MmrKey	   *key = NULL;
@@ -103,8 +105,14 @@ build_find_key(Oid relid)
 		MmrMember  *member = mmr_membership_table((MmrSync *) lfirst(lc), relid);
 		Relation	rel;
 
-		if (member == NULL || !OidIsValid(member->key_index) ||
-			(rel = try_table_open(relid, AccessShareLock)) == NULL)
+		if (member == NULL || !OidIsValid(member->key_index))
+			continue;
+		if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		{
+			*busy = true;
+			break;
+		}
+		if ((rel = try_table_open(relid, NoLock)) == NULL)
 			continue;
 		key = mmr_key_get(rel, member->key_index);
 		/* to the end: its key is used as it is now */
@@ -128,7 +136,7 @@ build_table(Build *b, Oid relid)
 	{
 		memset(&t->info, 0, sizeof(t->info));
 		t->info.relid = relid;
-		t->key = build_find_key(relid);
+		t->key = build_find_key(relid, &b->busy);
 		t->info.fingerprint = t->key ? mmr_key_fingerprint(t->key) : 0;
 	}
 	return b->last = t;
@@ -214,7 +222,7 @@ build_run(Build *b, uint64 xid, const char *data, int len)
 
 	b->head.max_xid = Max(b->head.max_xid, xid);
 	mmr_changelog_open_run(&run, xid, data, len);
-	while (mmr_changelog_next(&run, &change))
+	while (!b->busy && mmr_changelog_next(&run, &change))
 	{
 		BuildTable *t = build_table(b, change.relid);
 
@@ -432,6 +440,7 @@ build_sort(Build *b)
 	build_squeeze(b);
 }
 
+/* The index of what was counted. */
 static void
 build_all(Build *b, Relation rel)
 {
@@ -439,9 +448,6 @@ build_all(Build *b, Relation rel)
 	ListCell   *lc;
 	uint32		step;
 
-	b->counting = true;
-	build_scan(b, rel);
-	b->counting = false;
 	b->head.changes = b->changes;
 	b->whole = b->changes <= PART_ENTRIES;
 	if (b->whole)
@@ -498,24 +504,27 @@ mmr_segbuild_run(int segment, Relation rel)
 	HASHCTL		ctl = {0};
 	Build		b = {0};
 
-	b.rel = index_open_empty(segment);
-	if (b.rel == NULL)
-		return false;
 	cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl index", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(cxt);
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(BuildTable);
 	ctl.hcxt = cxt;
 	b.tables = hash_create("mmrepl index", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	b.bulk = GetBulkInsertState();
 	PushActiveSnapshot(GetLatestSnapshot());
-	build_all(&b, rel);
+	b.counting = true;
+	build_scan(&b, rel);
+	b.counting = false;
+	if (!b.busy && (b.rel = index_open_empty(segment)) != NULL)
+	{
+		b.bulk = GetBulkInsertState();
+		build_all(&b, rel);
+		FreeBulkInsertState(b.bulk);
+		table_close(b.rel, NoLock);
+	}
 	PopActiveSnapshot();
-	FreeBulkInsertState(b.bulk);
-	table_close(b.rel, NoLock);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(cxt);
-	return true;
+	return b.rel != NULL;
 }
 
 bool

@@ -14,7 +14,7 @@
 /*
  * Builds it, in the transaction under way, with the segment open as rel.  The
  * segment must be sealed.  False, and nothing is done, if somebody has the
- * index locked.
+ * index locked, or a table whose key is needed.
  */
 extern bool mmr_segbuild_run(int segment, Relation rel);
 
