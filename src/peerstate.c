@@ -19,10 +19,11 @@
 #include "peerstate.h"
 
 static const char *const SAVE_SQL =
-	"INSERT INTO mmrepl.peer_state AS s (sync_id, peer_node, acked, last_good, last_bad, last_error)"
-	" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (sync_id, peer_node) DO UPDATE SET"
+	"INSERT INTO mmrepl.peer_state AS s (sync_id, peer_node, acked, last_good, last_bad, last_error, context)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (sync_id, peer_node) DO UPDATE SET"
 	" acked = COALESCE(EXCLUDED.acked, s.acked), last_good = COALESCE(EXCLUDED.last_good, s.last_good),"
-	" last_bad = COALESCE(EXCLUDED.last_bad, s.last_bad), last_error = EXCLUDED.last_error";
+	" last_bad = COALESCE(EXCLUDED.last_bad, s.last_bad), last_error = EXCLUDED.last_error,"
+	" context = COALESCE(EXCLUDED.context, s.context)";
 
 static const char *const READ_SQL =
 	"SELECT acked FROM mmrepl.peer_state WHERE sync_id = $1 AND peer_node = $2";
@@ -30,9 +31,9 @@ static const char *const READ_SQL =
 void
 mmr_peerstate_save(int32 sync_id, int32 peer, const MmrPeerState *state)
 {
-	Oid			types[6] = {INT4OID, INT4OID, PG_SNAPSHOTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID};
-	Datum		v[6];
-	char		n[7] = "      ";
+	Oid			types[7] = {INT4OID, INT4OID, PG_SNAPSHOTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, BYTEAOID};
+	Datum		v[7];
+	char		n[8] = "       ";
 
 	v[0] = Int32GetDatum(sync_id);
 	v[1] = Int32GetDatum(peer);
@@ -48,8 +49,12 @@ mmr_peerstate_save(int32 sync_id, int32 peer, const MmrPeerState *state)
 		v[5] = CStringGetTextDatum(state->error);
 	else
 		n[5] = 'n';
+	if (state->told != NULL)
+		v[6] = PointerGetDatum(state->told);
+	else
+		n[6] = 'n';
 	SPI_connect();
-	if (SPI_execute_with_args(SAVE_SQL, 6, types, v, n, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_with_args(SAVE_SQL, 7, types, v, n, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write the peer's state");
 	SPI_finish();
 }

@@ -18,6 +18,7 @@ typedef struct MmrPeerState
 	TimestampTz last_good;		/* 0: not known, what is stored stays */
 	TimestampTz last_bad;
 	const char *error;			/* NULL: none now */
+	const bytea *told;			/* a target's context (tidings.h); NULL: what is stored stays */
 } MmrPeerState;
 
 extern void mmr_peerstate_save(int32 sync_id, int32 peer, const MmrPeerState *state);

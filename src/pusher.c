@@ -43,6 +43,7 @@
 #include "rowerror.h"
 #include "seqcopy.h"
 #include "setback.h"
+#include "tidings.h"
 #include "topology.h"
 #include "transport.h"
 #include "worker.h"
@@ -78,6 +79,7 @@ typedef struct Pusher
 	TimestampTz context_sent_at;
 	TimestampTz saved_at;
 	bool		unsaved;
+	bool		target;			/* that is to be asked what it has of others */
 	char		saved_message[MMR_MSGLEN];
 	long		pause_ms;		/* after the next transient failure */
 	bool		looked;			/* at the members */
@@ -126,14 +128,18 @@ pusher_stands_at(Pusher *p, const MmrPosition *position)
 	p->from = position ? mmr_position_copy(position, p->life) : NULL;
 }
 
-/* Writes down what is to survive a restart of the server. In a transaction of its own. */
+/* Writes down what is to survive a restart of the server, and what a target has told.  In a transaction of its own. */
 static void
-pusher_save(Pusher *p)
+pusher_save(Pusher *p, const bytea *told)
 {
 	MmrPeerState state;
+	MmrSync    *sync;
 
 	mmr_worker_start_transaction("saving state");
-	(void) pusher_sync(p);
+	sync = pusher_sync(p);
+	/* asked again until it has all that others have, too */
+	p->unsaved = told != NULL && mmr_tidings_behind(sync, p->peer, told);
+	state.told = told;
 	state.acked = p->from;
 	state.error = p->last_message[0] ? p->last_message : NULL;
 	SpinLockAcquire(&p->me->mutex);
@@ -143,7 +149,6 @@ pusher_save(Pusher *p)
 	mmr_peerstate_save(p->sync_id, p->peer, &state);
 	mmr_worker_commit_transaction();
 	p->saved_at = GetCurrentTimestamp();
-	p->unsaved = false;
 	strlcpy(p->saved_message, p->last_message, MMR_MSGLEN);
 }
 
@@ -257,6 +262,7 @@ pusher_connect(Pusher *p)
 	mmr_node_check();
 	sync = pusher_sync(p);
 	conninfo = MemoryContextStrdup(p->cxt, mmr_membership_node(p->peer)->conninfo);
+	p->target = mmr_tidings_matter(sync, p->peer);
 	p->batch = mmr_batch_create(p->cxt, p->sync_id, p->peer);
 	mmr_wanted_init(&p->wanted, p->cxt);
 	mmr_batch_want(p->batch, &p->wanted);
@@ -292,6 +298,7 @@ pusher_connect(Pusher *p)
 	/* whatever was told before may not have arrived: tell our context once */
 	p->context_sent = pg_atomic_read_u64(&p->db->applied) - 1;
 	p->context_sent_at = 0;
+	p->unsaved |= p->target;
 	return true;
 }
 
@@ -445,7 +452,7 @@ pusher_nap(Pusher *p)
 	bool		heard = false;
 
 	if (p->unsaved && TimestampDifferenceExceeds(p->saved_at, before, SAVE_INTERVAL_MS))
-		pusher_save(p);
+		pusher_save(p, p->target ? mmr_tidings_ask(p->link, p->sync_id) : NULL);
 	p->nap_ms = rest ? Min(2 * p->nap_ms, (long) REST_HEARTBEATS * mmr_guc_heartbeat_interval) : 0;
 	/* what is not saved yet is so in the end */
 	if (p->unsaved)
@@ -534,7 +541,7 @@ pusher_look_and_save(Pusher *p)
 {
 	pusher_look(p);
 	if (p->unsaved || strcmp(p->saved_message, p->last_message) != 0)
-		pusher_save(p);
+		pusher_save(p, NULL);
 }
 
 /* The peer has met what nobody but a human is to decide. */

@@ -9,8 +9,9 @@
  * batch of its own has told that it had the entry when it sent it: the context
  * that came with its last batch covers the entry's dot, or, if this node hands the
  * entry on to it, the transaction here that holds it.  Of a peer that sends
- * nothing here what it has acknowledged is enough, and it concerns only a node
- * that pushes to it.
+ * nothing here what it has acknowledged is enough, or, of what others wrote, what it
+ * has told when it was asked (tidings.h): should such an author be lost, it
+ * has to get it from here (M2).  It concerns only a node that pushes to it.
  *
  * An entry that cannot come to a peer by any way (its author is no source any more,
  * or nobody hands it on) will never be covered by what that peer says: it is
@@ -41,11 +42,13 @@
 #include "progress.h"
 #include "stability.h"
 #include "topology.h"
+#include "wire.h"
 
 /* Columns of mmrepl.peer_state that are read, as src/schema/10_catalog.sql makes them. */
 #define COL_PEER_SYNC	1
 #define COL_PEER_NODE	2
 #define COL_PEER_ACKED	3
+#define COL_PEER_CONTEXT	7
 
 /* Columns of mmrepl.departed. */
 #define COL_DEPARTED_SYNC	1
@@ -56,7 +59,7 @@ typedef struct Peer
 	int32		node;
 	bool		sends;			/* to here */
 	bool		receives;		/* from here */
-	MmrContext *context;		/* if it sends: as received with its last batch */
+	MmrContext *context;		/* as received with its last batch, or told when it was asked (tidings.h) */
 	MmrPosition *acked;			/* of this node */
 } Peer;
 
@@ -99,9 +102,9 @@ struct MmrStability
 	MmrHold    *holds;			/* by rule: the peer it waits for */
 };
 
-/* mmrepl.peer_state: what targets have acknowledged. */
+/* mmrepl.peer_state: what targets have acknowledged, and have told. */
 static void
-load_acknowledged(MmrStability *st)
+load_targets(MmrStability *st)
 {
 	Relation	rel = table_open(mmr_catalog_table("peer_state"), AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
@@ -110,17 +113,30 @@ load_acknowledged(MmrStability *st)
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
+		bool		told_isnull;
 		int32		sync_id = DatumGetInt32(heap_getattr(tuple, COL_PEER_SYNC, RelationGetDescr(rel), &isnull));
 		int32		node = DatumGetInt32(heap_getattr(tuple, COL_PEER_NODE, RelationGetDescr(rel), &isnull));
+		Datum		told = heap_getattr(tuple, COL_PEER_CONTEXT, RelationGetDescr(rel), &told_isnull);
 		Datum		acked = heap_getattr(tuple, COL_PEER_ACKED, RelationGetDescr(rel), &isnull);
 
-		for (int i = 0; i < st->nrules && !isnull; i++)
+		for (int i = 0; i < st->nrules; i++)
 		{
 			Rule	   *rule = &st->rules[i];
 
 			for (int j = 0; j < rule->npeers && rule->sync->id == sync_id; j++)
-				if (rule->peers[j].node == node)
-					rule->peers[j].acked = mmr_position_from_datum(acked);
+			{
+				Peer	   *peer = &rule->peers[j];
+
+				if (peer->node == node && !isnull)
+					peer->acked = mmr_position_from_datum(acked);
+				if (peer->node == node && !peer->sends && !told_isnull)
+				{
+					bytea	   *b = DatumGetByteaPP(told);
+					MmrReader	r = {VARDATA_ANY(b), VARDATA_ANY(b) + VARSIZE_ANY_EXHDR(b)};
+
+					peer->context = mmr_get_context(&r);
+				}
+			}
 		}
 	}
 	systable_endscan(scan);
@@ -259,7 +275,7 @@ mmr_stability_load(void)
 			load_tables(st, sync);
 	}
 	st->holds = palloc0(sizeof(MmrHold) * Max(1, st->nrules));
-	load_acknowledged(st);
+	load_targets(st);
 	load_departed(st);
 	return st;
 }
@@ -300,7 +316,8 @@ peer_has(MmrStability *st, Rule *rule, int i, const MmrDot *dot, uint64 run_xid,
 	if (dot->node == me)
 		return mmr_position_covers(peer->acked, run_xid);
 #endif
-	if (!peer->sends)
+	/* of what we send to a target its acknowledgement is enough */
+	if (!peer->sends && (dot->node == me || mmr_topology_hands_on(rule->sync, via, me)))
 		return mmr_position_covers(peer->acked, run_xid);
 	if (mmr_position_covers(mmr_context_position(peer->context, dot->node), dot->xid))
 		return true;
@@ -399,8 +416,7 @@ mmr_stability_known(MmrStability *st, int32 sync_id, const MmrDot *dot)
 		if (rule->sync->id != sync_id)
 			continue;
 		for (int j = 0; j < rule->npeers; j++)
-			if (!rule->peers[j].sends ||
-				!mmr_position_covers(mmr_context_position(rule->peers[j].context, dot->node), dot->xid))
+			if (!mmr_position_covers(mmr_context_position(rule->peers[j].context, dot->node), dot->xid))
 				return false;
 	}
 	return true;

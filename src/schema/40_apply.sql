@@ -1,5 +1,5 @@
 -- What a peer's pusher calls here (src/hello.c, src/apply.c).  A role that has LOGIN, USAGE on this schema and
--- EXECUTE on these three, on _asks, _life_known, _life_claim and _config_state can push; to carry a configuration, on all internal functions.
+-- EXECUTE on these, on _asks, _life_known, _life_claim and _config_state can push; to carry a configuration, on all internal functions.
 
 CREATE FUNCTION mmrepl._hello(protocol int4, sync_id int4, node_id int4, system_identifier int8,
     database_oid oid, encoding text, clock int8,
@@ -18,3 +18,8 @@ CREATE FUNCTION mmrepl._copy_filled(sync_id int4) RETURNS text[]
 REVOKE ALL ON FUNCTION mmrepl._copy_filled(int4) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._copy_filled(int4) IS 'schema and name, one after the other, of the sync''s tables that have rows here from before the sync; after _hello';
 
+
+CREATE FUNCTION mmrepl._tidings(sync_id int4) RETURNS bytea
+    LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'mmrepl_tidings';
+REVOKE ALL ON FUNCTION mmrepl._tidings(int4) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._tidings(int4) IS 'what has been applied here, and is on disk, of every other db''s changes to the sync, as positions; a target is asked for it, since it pushes to nobody; NULL: no part in that sync';

@@ -7,6 +7,7 @@
 #	release		lets pass, once, what has come down while it is held
 #	reset		breaks all connections (new ones may come)
 #	cut		breaks all connections, and new ones at once
+#	cut(node)	only those of that node
 #	heal		passes everything again (held bytes go on)
 #	moved		bytes that went up since the start
 package MmreplLink;
@@ -14,7 +15,7 @@ use strict;
 use warnings;
 use IO::Select;
 use IO::Socket::UNIX;
-use Socket;
+use Socket qw(:DEFAULT SO_PEERCRED);
 use PostgreSQL::Test::Utils ();
 
 # MmreplLink->new($node): listens for connections to that node; host and port are for a conninfo.
@@ -60,7 +61,7 @@ sub hold { return $_[0]->_tell('hold ' . ($_[1] // 'both')); }
 sub budget { return $_[0]->_tell("budget $_[1]"); }
 sub release { return $_[0]->_tell('release'); }
 sub reset { return $_[0]->_tell('reset'); }
-sub cut { return $_[0]->_tell('cut'); }
+sub cut { return $_[0]->_tell('cut' . ($_[1] ? ' ' . $_[1]->data_dir : '')); }
 sub heal { return $_[0]->_tell('heal'); }
 sub moved { return $_[0]->_tell('moved'); }
 
@@ -75,6 +76,14 @@ sub DESTROY
 	return;
 }
 
+# The directory in which the process at the other end works: a server's is its data directory.
+sub _owner
+{
+	my ($client) = @_;
+	my ($pid) = unpack 'i', getsockopt($client, SOL_SOCKET, SO_PEERCRED) // pack('i', 0);
+	return readlink("/proc/$pid/cwd") // '';
+}
+
 # One entry per open socket: its other end, its direction (of what is read from it), and what waits to be written to it.
 sub _serve
 {
@@ -82,6 +91,7 @@ sub _serve
 	my %end;
 	my %held = (up => 0, down => 0);
 	my ($cut, $budget, $moved) = (0, undef, 0);
+	my %away;
 	local $SIG{PIPE} = 'IGNORE';
 	$_->blocking(0) foreach ($listen, $control);
 
@@ -138,22 +148,29 @@ sub _serve
 				return if defined $n && $n == 0;
 				my ($verb, $arg) = split ' ', $line // '';
 				next unless defined $verb;
+				my $whose = $verb eq 'cut' ? $arg // '' : '';
 				if ($verb eq 'hold') { $held{$_} = 1 foreach $arg eq 'both' ? qw(up down) : ($arg); }
 				elsif ($verb eq 'budget') { $budget = $arg; }
 				elsif ($verb eq 'release') { $pass->($_) foreach grep { $end{ $_->{sock} } && $_->{dir} eq 'down' } values %end; }
-				elsif ($verb eq 'heal') { %held = (up => 0, down => 0); $cut = 0; $budget = undef; }
-				if ($verb eq 'cut' || $verb eq 'reset') { $drop->($_) foreach keys %end; }
-				$cut = 1 if $verb eq 'cut';
+				elsif ($verb eq 'heal') { %held = (up => 0, down => 0); %away = (); $cut = 0; $budget = undef; }
+				if ($whose ne '')
+				{
+					$away{$whose} = 1;
+					$drop->($_) foreach grep { $end{$_} && $end{$_}{from} eq $whose } keys %end;
+				}
+				elsif ($verb eq 'cut' || $verb eq 'reset') { $drop->($_) foreach keys %end; }
+				$cut = 1 if $verb eq 'cut' && $whose eq '';
 				syswrite($control, $verb eq 'moved' ? "$moved\n" : "done\n");
 			}
 			elsif ($s == $listen)
 			{
 				my $client = $listen->accept or next;
-				my $server = $cut ? undef : IO::Socket::UNIX->new(Peer => $target);
+				my $from = _owner($client);
+				my $server = $cut || $away{$from} ? undef : IO::Socket::UNIX->new(Peer => $target);
 				if (!$server) { close $client; next; }
 				$_->blocking(0) foreach ($client, $server);
-				$end{$client} = { sock => $client, other => "$server", dir => 'up', out => '' };
-				$end{$server} = { sock => $server, other => "$client", dir => 'down', out => '' };
+				$end{$client} = { sock => $client, other => "$server", dir => 'up', out => '', from => $from };
+				$end{$server} = { sock => $server, other => "$client", dir => 'down', out => '', from => $from };
 			}
 			elsif (my $e = $end{$s})
 			{
