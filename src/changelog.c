@@ -189,7 +189,10 @@ append_mark(MmrAppender *a)
 	}
 }
 
-/* Hands the runs gathered so far to the heap. */
+/*
+ * Hands the runs gathered so far to the heap, always at its end: what room is left in
+ * pages before is not worth that readers look at all of them again.
+ */
 static void
 append_write(MmrAppender *a)
 {
@@ -205,13 +208,13 @@ append_write(MmrAppender *a)
 	old = MemoryContextSwitchTo(write_cxt);
 	/* a multi-insert cannot be kept from logical decoding */
 	if (a->nruns > 1 && !RelationIsLogicallyLogged(a->rel))
-		heap_multi_insert(a->rel, slots, a->nruns, cid, 0, NULL);
+		heap_multi_insert(a->rel, slots, a->nruns, cid, HEAP_INSERT_SKIP_FSM, NULL);
 	else
 		for (int i = 0; i < a->nruns; i++)
 		{
 			HeapTuple	tuple = ExecFetchSlotHeapTuple(slots[i], true, NULL);
 
-			heap_insert(a->rel, tuple, cid, TABLE_INSERT_NO_LOGICAL, NULL);
+			heap_insert(a->rel, tuple, cid, HEAP_INSERT_SKIP_FSM | TABLE_INSERT_NO_LOGICAL, NULL);
 			slots[i]->tts_tid = tuple->t_self;
 		}
 	append_mark(a);

@@ -9,8 +9,12 @@
  * page changing.  So the reader remembers, for every page, its LSN when it
  * was read and whether all its runs were decided then (visible, or of a
  * transaction that is over): a page is read again when its LSN has moved or
- * when something on it was not decided.  A page read again is given
- * again as a whole: callers are idempotent.  Pages that nobody has appended
+ * when something on it was not decided.  Of a page read again the runs up to
+ * the first one that was not visible are not given again: the last page of a log may hold
+ * a thousand changes of a large transaction, and each small one that is appended to it
+ * would cost as much.  (Visible runs stay where they are: nothing but a TRUNCATE of the
+ * segment removes them, so no run to come can lie between them.)  What is behind that is given
+ * again: callers are idempotent.  Pages that nobody has appended
  * to, as the marks of the log tell, are not even looked at: or the log of a
  * peer that is away, or of a large batch, would cost as much as it is long with
  * each look.
@@ -36,6 +40,7 @@
 typedef struct PageState
 {
 	XLogRecPtr	lsn;
+	OffsetNumber given;			/* runs up to here have all been visible and are given */
 	bool		decided;
 } PageState;
 
@@ -131,18 +136,20 @@ segment_grow(MmrLogReader *reader, SegmentState *seg, BlockNumber nblocks)
 	for (BlockNumber b = seg->npages; b < nblocks; b++)
 	{
 		seg->pages[b].lsn = InvalidXLogRecPtr;
+		seg->pages[b].given = 0;
 		seg->pages[b].decided = false;
 	}
 	seg->npages = Max(seg->npages, nblocks);
 }
 
 /*
- * Copies a page and the offsets of its visible runs; how many.  Sets
- * *undecided to the number of runs whose transaction is not over in pos.
+ * Copies a page and the offsets of its visible runs that were not given yet; how
+ * many.  Sets *undecided to the number of runs whose transaction is not over in
+ * pos, *given to what state->given is to be when the caller has given them.
  */
 static int
 page_read(MmrLogReader *reader, Relation rel, Buffer buffer, Snapshot snapshot,
-		  const MmrPosition *pos, PageState *state, int *undecided)
+		  const MmrPosition *pos, PageState *state, int *undecided, OffsetNumber *given)
 {
 	Page		page;
 	int			n = 0;
@@ -150,11 +157,12 @@ page_read(MmrLogReader *reader, Relation rel, Buffer buffer, Snapshot snapshot,
 	uint64		own_xid = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
 
 	*undecided = 0;
+	*given = state->given;
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	state->lsn = PageGetLSN(page);
 	max = PageGetMaxOffsetNumber(page);
-	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
+	for (OffsetNumber off = state->given + 1; off <= max; off++)
 	{
 		ItemId		item = PageGetItemId(page, off);
 		HeapTupleData tuple;
@@ -167,7 +175,11 @@ page_read(MmrLogReader *reader, Relation rel, Buffer buffer, Snapshot snapshot,
 		tuple.t_tableOid = RelationGetRelid(rel);
 		ItemPointerSet(&tuple.t_self, BufferGetBlockNumber(buffer), off);
 		if (HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer))
+		{
 			reader->visible[n++] = off;
+			if (*given == off - 1)
+				*given = off;
+		}
 		else
 		{
 			/* first column, fixed and not null: right behind the header */
@@ -217,6 +229,7 @@ page_scan(MmrLogReader *reader, int segment, Relation rel, BlockNumber block, Sn
 {
 	PageState  *state = &reader->segments[segment].pages[block];
 	Buffer		buffer = ReadBuffer(rel, block);
+	OffsetNumber given;
 	int			undecided;
 	int			n;
 
@@ -227,9 +240,10 @@ page_scan(MmrLogReader *reader, int segment, Relation rel, BlockNumber block, Sn
 	}
 	/* until its runs have all been taken in */
 	state->decided = false;
-	n = page_read(reader, rel, buffer, snapshot, pos, state, &undecided);
+	n = page_read(reader, rel, buffer, snapshot, pos, state, &undecided, &given);
 	ReleaseBuffer(buffer);
 	page_give(reader, rel, segment, n, callback, arg);
+	state->given = given;
 	/* a new page may be all zeroes yet: its LSN will move, and the mark of its stretch */
 	state->decided = undecided == 0;
 	return undecided;

@@ -27,6 +27,20 @@ same_rows('t', \@nodes);
 is(sql($b, 'SELECT v FROM t WHERE id IN (1, 4) ORDER BY id'), "long a, twice\nlate", 'a late commit arrives');
 is(sql($a, 'SELECT v FROM t WHERE id IN (2, 3, 30001) ORDER BY id'), "long b\nfrom the long one", 'without what was rolled back');
 
+# Part of it is in the log already, and small ones that commit lie behind it on the same page, sent one by one.
+$open[0]->query_safe("BEGIN; INSERT INTO t SELECT 60000 + i, 'flushed' FROM generate_series(1, 2000) i");
+foreach my $i (1 .. 5)
+{
+	sql($a, "INSERT INTO t VALUES (70000 + $i, 'behind')");
+	wait_synced(@nodes);
+}
+$open[0]->query_safe('COMMIT');
+sql($a, "INSERT INTO t VALUES (70006, 'behind')");
+wait_synced(@nodes);
+is(sql($b, 'SELECT count(*) FILTER (WHERE id <= 62000), count(*) FILTER (WHERE id > 70000) FROM t WHERE id > 60000'), '2000|6',
+	'what lay undecided between others on a page of the log arrives');
+same_rows('t', \@nodes);
+
 # An old write that commits late is still older than what others wrote and committed since.
 $open[0]->query_safe("BEGIN; INSERT INTO t VALUES (5, 'older')");
 sql($b, "INSERT INTO t VALUES (5, 'newer')");
