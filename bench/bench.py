@@ -6,20 +6,21 @@ Runs under scripts/with_server.sh, which gives MMR_WORK and PG_CONFIG. Environme
     REPEAT  measurements of each thing, of which the median counts
     TOOLS   which tools (default: all that can be had)
     SPOIL   1: changes a row at the peer before each check, to see that the bench notices
-Writes results.json (raw numbers) and RESULTS.md to MMR_WORK/out. Fails when a peer ends with other rows.
+Writes results.json (raw numbers) and RESULTS.md to MMR_WORK/out after each part. A part that fails, as one whose peer ends with
+other rows does, leaves the others alone; then the bench fails at its end.
 """
 import contextlib
 import os
-import shutil
 import sys
 import time
+import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from lib.extras import Extras  # noqa: E402
 from lib.pair import Pair, WrongResult  # noqa: E402
 from lib.results import Results  # noqa: E402
-from lib.server import WORK  # noqa: E402
+from lib.server import WORK, stop_all  # noqa: E402
 from lib.tools import all_tools  # noqa: E402
 from parts import PARTS  # noqa: E402
 
@@ -27,8 +28,8 @@ from parts import PARTS  # noqa: E402
 class Bench(Results):
     """What a part sees: tools, sizes, records."""
 
-    def __init__(self, scale, repeat, names, spoil):
-        super().__init__(os.path.dirname(os.path.abspath(__file__)))
+    def __init__(self, out, scale, repeat, names, spoil):
+        super().__init__(out)
         self.scale, self.repeat, self._spoil = scale, repeat, spoil
         self._part, self.tools = None, []
         self._choose(names)
@@ -51,7 +52,7 @@ class Bench(Results):
 
     def rounds(self, schema, measure, tools=None, repeat=None, **options):
         """Pairs of all tools, measured in turn: measure(pair, rep). Only one pair is running at a time. A tool that is
-        only compared with may fail: it is left out from then on, and the report says so."""
+        only compared with is measured once, and may fail: it is left out from then on, and the report says so."""
         pairs = []
         for tool in self.tools if tools is None else tools:
             with self._forgive(tool):
@@ -59,7 +60,7 @@ class Bench(Results):
                 pair.stop()
                 pairs.append(pair)
         for rep in range(repeat or self.repeat):
-            for pair in list(pairs):
+            for pair in [p for p in pairs if rep == 0 or not p.tool.foreign]:
                 with self._forgive(pair.tool):
                     with pair:
                         measure(pair, rep)
@@ -87,15 +88,27 @@ class Bench(Results):
         pair.check_same(tables)
 
     def part(self, letter, module):
-        """Runs one part."""
+        """Runs one part; False: it failed."""
         self._part = letter
         say(module.TITLE)
         start = time.monotonic()
         self.begin_part(letter, self.scale, self.repeat)
-        module.run(self)
+        try:
+            module.run(self)
+        except WrongResult as e:
+            say(f"WRONG RESULT: {e}")
+            self.give_up_part(letter)
+            return False
+        except Exception:  # pylint: disable=broad-except
+            say(f"part {letter} failed: {traceback.format_exc()}")
+            self.give_up_part(letter)
+            return False
+        finally:
+            stop_all()
         took = time.monotonic() - start
         self.end_part(letter, took)
         say(f"  took {took:.0f} s")
+        return True
 
 
 def say(text):
@@ -110,20 +123,22 @@ def main():
     unknown = [p for p in wanted if p not in PARTS]
     if unknown:
         sys.exit(f"There is no part {unknown[0]}; there are {' '.join(PARTS)}")
-    bench = Bench(
-        float(env.get("SCALE") or 1), int(env.get("REPEAT") or 3), env.get("TOOLS", "").split(), env.get("SPOIL") == "1"
-    )
     out = os.path.join(WORK, "out")
     os.makedirs(out, exist_ok=True)
-    try:
-        for letter in wanted:
-            bench.part(letter, PARTS[letter])
+    bench = Bench(
+        out, float(env.get("SCALE") or 1), int(env.get("REPEAT") or 3), env.get("TOOLS", "").split(), env.get("SPOIL") == "1"
+    )
+    failed = []
+    for letter in wanted:
+        if bench.part(letter, PARTS[letter]):
             bench.write(out, PARTS)
-    except WrongResult as e:
-        shutil.copytree(out, os.path.join(WORK, "logs", "out"), dirs_exist_ok=True)
-        sys.exit(f"WRONG RESULT: {e}")
-    with open(os.path.join(out, "RESULTS.md"), encoding="utf-8") as f:
-        say(f.read())
+        else:
+            failed.append(letter)
+    if os.path.exists(os.path.join(out, "RESULTS.md")):
+        with open(os.path.join(out, "RESULTS.md"), encoding="utf-8") as f:
+            say(f.read())
+    if failed:
+        sys.exit(f"Parts that failed: {' '.join(failed)}")
 
 
 if __name__ == "__main__":

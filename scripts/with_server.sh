@@ -9,7 +9,7 @@
 #	MMR_WORK	the directory, for whatever COMMAND makes; MMR_WORK/logs is kept in build/logs if COMMAND fails,
 #			MMR_WORK/result is printed last of all
 # -c DIR puts a copy of DIR, if it may be read, into MMR_WORK/given, for a COMMAND that may not read it itself.
-# -o DIR takes what COMMAND puts into MMR_WORK/out, if it succeeds.
+# -o DIR is copied to MMR_WORK/out before, and takes what is there afterwards, whatever COMMAND says.
 # Whatever COMMAND says, servers below the directory are stopped and it is removed, unless KEEP=1.
 set -euo pipefail
 
@@ -70,7 +70,7 @@ leave() {
 		rm -rf "$top/build/logs"
 		mkdir -p "$top/build" && cp -r "$work/logs" "$top/build/logs" && echo "Logs: $top/build/logs" >&2
 	fi
-	if [ $status = 0 ] && [ -n "$output" ] && [ -d "$work/out" ]; then
+	if [ -n "$output" ] && [ -n "$(ls -A "$work/out" 2>/dev/null)" ]; then
 		mkdir -p "$output" && cp "$work"/out/* "$output"/ || status=1
 	fi
 	result=$(cat "$work/result" 2>/dev/null || true)
@@ -108,6 +108,9 @@ mkdir -p "$work/tree" "$work/logs"
 ) | tar -xf - -C "$work/tree"
 if [ -n "$given" ] && [ -r "$given" ] && [ -x "$given" ]; then
 	mkdir -m 700 "$work/given" && cp -r "$given" "$work/given/"
+fi
+if [ -n "$output" ]; then
+	mkdir "$work/out" && cp "$output"/*.json "$output"/*.md "$work/out/" 2>/dev/null || true
 fi
 [ "$(id -u)" != 0 ] || chown -R "$user" "$work"
 chmod 755 "$work"

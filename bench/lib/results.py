@@ -12,9 +12,9 @@ class Results:
     """records: raw numbers of all parts. Written by the parts, read by their reports."""
 
     def __init__(self, directory):
-        self._here = directory
+        """directory: where results.json is, and goes."""
         self.skipped = {}
-        self._running = None
+        self._running, self._before = None, None
         self._targets = []
         self._data = {"parts": {}}
         try:
@@ -24,8 +24,8 @@ class Results:
             pass
 
     def begin_part(self, letter, scale, repeat):
-        """What was known of the part goes."""
-        self._running = letter
+        """What was known of the part goes, if this comes to its end."""
+        self._running, self._before = letter, self._data["parts"].get(letter)
         self._data["parts"][letter] = {
             "scale": scale, "repeat": repeat, "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M"),
             "commit": os.environ.get("BENCH_COMMIT", "unknown"), "machine": machine(), "skipped": dict(self.skipped),
@@ -39,6 +39,13 @@ class Results:
     def end_part(self, letter, seconds):
         """It took so long."""
         self._data["parts"][letter]["seconds"] = round(seconds)
+
+    def give_up_part(self, letter):
+        """It failed: what was known before stands."""
+        if self._before is None:
+            del self._data["parts"][letter]
+        else:
+            self._data["parts"][letter] = self._before
 
     def record(self, part, tool, case, rep, **numbers):
         """One measurement."""

@@ -27,6 +27,13 @@ COMMON = {
 }
 
 _ports = iter(range(5600, 7000))
+_started = []
+
+
+def stop_all():
+    """Stops what a part that failed has left running."""
+    for server in list(_started):
+        server.stop("immediate")
 
 
 def program(name, *args, **kwargs):
@@ -69,11 +76,14 @@ class Server:
 
     def start(self):
         """Starts it and waits until it answers."""
+        _started.append(self)
         program("pg_ctl", "-D", self.dir, "-l", self.log, "-w", "-t", "120", "start", env=self._env)
 
     def stop(self, mode="fast"):
         """Stops it and waits."""
-        program("pg_ctl", "-D", self.dir, "-m", mode, "-w", "-t", "300", "stop")
+        _started.remove(self)
+        if os.path.exists(os.path.join(self.dir, "postmaster.pid")):
+            program("pg_ctl", "-D", self.dir, "-m", mode, "-w", "-t", "300", "stop")
 
     def remove(self):
         """Deletes a stopped one."""

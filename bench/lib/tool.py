@@ -31,6 +31,10 @@ class Tool:
     def release(self, servers):
         """Goes on."""
 
+    def labels(self, servers):
+        """What some processes do, by pid, where their titles do not say it."""
+        return {}
+
     def roots(self):
         """Processes of its own outside the servers."""
         return []

@@ -67,6 +67,14 @@ class Mmrepl(Tool):
         for one in servers:
             one.wait_for("SELECT bool_and(state = 'good') FROM mmrepl.status")
 
+    def labels(self, servers):
+        found = {}
+        for one in servers:
+            with one.session() as s:
+                for pid, kind in s.rows("SELECT pid, kind FROM mmrepl.worker_status WHERE pid IS NOT NULL"):
+                    found[int(pid)] = "mmrepl " + kind
+        return found
+
     def hold(self, servers):
         servers[0].sql("SELECT mmrepl.pause('bench')")
         time.sleep(0.5)

@@ -108,13 +108,15 @@ class MemoryWatch(threading.Thread):
                         own, most = self.peak.get((pid, root), (0, 0))
                         self.peak[(pid, root)] = (max(own, status["RssAnon"]), max(most, status.get("VmHWM", 0)))
 
-    def stop(self, names):
-        """Ends the watch. names: root -> what to call it. Gives [(where, title, own MB, MB in all)], largest first."""
-        titles = {key: title(key[0]) for key in self.peak}
+    def stop(self, names, labels):
+        """Ends the watch. names: root -> what to call it. labels: pid -> what it does, where its title does not say so; None: not
+        to be shown. Gives [(where, title, own MB, MB in all)], largest first."""
+        titles = {key: labels.get(key[0], title(key[0])) for key in self.peak}
         self._end.set()
         self.join()
         found = [
             (names[root], titles[pid, root], own / 1024, most / 1024) for (pid, root), (own, most) in self.peak.items()
+            if titles[pid, root] is not None
         ]
         return sorted(found, key=lambda one: -one[2])
 

@@ -14,7 +14,8 @@ TITLE = "(g) growth and rest"
 METHOD = """
 *tables*: single updates of one table, one after the other, with that many tables in the sync; CPU of all processes for each. *waiting*: three
 dbs, one of them away, so that what is written waits for it; then the two others update the same 1,000 rows of those
-for a while (conflicts), 200 transactions a second each. *peers*: one transaction with 200,000 inserted rows, CPU beyond the
+for a while (conflicts), 200 transactions a second each; what is done once with what came, as reading it in and building
+indexes, is over by then, and shown by itself: CPU of both servers for each entry from the commit on. *peers*: one transaction with 200,000 inserted rows, CPU beyond the
 transaction itself. *rest*: a pair that has nothing to do, CPU and voluntary context switches of all its processes; Bucardo here
 with its own settings. Measured once.
 """
@@ -71,31 +72,48 @@ def _waiting(bench, tool):
     pair.tool.arrived(pair.servers)
     pair.servers[2].stop("immediate")
     two = Pair.of(pair, pair.servers[:2])
-    for n in WAITING:
-        rows = int(n * bench.scale)
-        if rows > there:
-            pair.a.sql(f"INSERT INTO bulk SELECT i, i, 'row ' || i FROM generate_series({1001 + there}, {1000 + rows}) AS i")
-            there = rows
-            with pair.b.session() as reader:
-                visible(reader, f"SELECT 1 FROM bulk WHERE id = {1000 + rows}", "1", time.monotonic(), pause=0.05)
-            # what is done once with what came
-            time.sleep(max(2, 5 * bench.scale))
-        for one in two.servers:
-            one.sql("CHECKPOINT")
-        meter = Meter(two)
+    def conflicts(length):
         work = [threading.Thread(target=program, args=(
-            "pgbench", "-n", "-c", "2", "-R", "200", "-T", str(seconds), "-f", script, one.conninfo())) for one in two.servers]
+            "pgbench", "-n", "-c", "2", "-R", "200", "-T", str(length), "-f", script, one.conninfo())) for one in two.servers]
         for one in work:
             one.start()
         for one in work:
             one.join()
         two.wait_same(["bulk WHERE id <= 1000"], pause=0.05)
-        bench.record("g", tool.name, f"waiting {n}", 0, waiting=rows, cpu_us=1e6 * meter.cpu() / (400 * seconds))
+
+    for n in WAITING:
+        rows, once = int(n * bench.scale), None
+        if rows > there:
+            new = rows - there
+            pair.a.sql(f"INSERT INTO bulk SELECT i, i, 'row ' || i FROM generate_series({1001 + there}, {1000 + rows}) AS i")
+            there = rows
+            meter = Meter(two)
+            with pair.b.session() as reader:
+                visible(reader, f"SELECT 1 FROM bulk WHERE id = {1000 + rows}", "1", time.monotonic(), pause=0.05)
+            conflicts(1)
+            _until_quiet(two)
+            once = 1e6 * meter.cpu() / new
+        conflicts(2)
+        for one in two.servers:
+            one.sql("CHECKPOINT")
+        meter = Meter(two)
+        conflicts(seconds)
+        bench.record("g", tool.name, f"waiting {n}", 0, waiting=rows, cpu_us=1e6 * meter.cpu() / (400 * seconds), once_us=once)
     pair.servers[2].start()
     pair.tool.peer_back(pair.servers)
     pair.tool.arrived(pair.servers)
     bench.check(pair, ["bulk"])
     pair.remove()
+
+
+def _until_quiet(pair):
+    """Nobody works any more: less than a twentieth of a CPU for two seconds."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        meter = Meter(pair)
+        time.sleep(2)
+        if meter.cpu() < 0.1:
+            break
 
 
 def _peers(bench, tool, n):
@@ -138,14 +156,15 @@ def _rest(bench):
 
 def report(bench):
     """A table for each."""
-    growth = Table("growth: CPU of all processes, µs", "tool", "what", "how many", "CPU µs each", "p50 ms")
+    growth = Table("growth: CPU of all processes, µs", "tool", "what", "how many", "CPU µs each", "p50 ms", "once, CPU µs/entry")
     for one in bench.records("g"):
         kind, _, n = one["case"].partition(" ")
         if n:
             what = {"tables": "single update, tables in the sync", "waiting": "conflicting update, entries that wait",
                     "peers": "inserted row, peers"}[kind]
             many = one.get("tables", one.get("waiting")) if kind != "peers" else int(n)
-            growth.row(one["tool"], what, f"{many:,}", number(one["cpu_us"], 2 if kind == "peers" else 0), number(one.get("p50_ms"), 2))
+            growth.row(one["tool"], what, f"{many:,}", number(one["cpu_us"], 2 if kind == "peers" else 0), number(one.get("p50_ms"), 2),
+                       number(one.get("once_us"), 2))
     rest = Table("a pair at rest", "tool", "CPU s/hour", "wake-ups/s")
     for name in bench.tool_names("g"):
         mine = bench.records("g", tool=name, case="rest")

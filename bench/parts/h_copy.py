@@ -1,4 +1,4 @@
-"""(h) The initial copy of 10M rows, beside native's table sync and pg_dump | psql."""
+"""(h) The initial copy of 5M rows, beside native's table sync and pg_dump | psql."""
 import os
 import subprocess
 import time
@@ -10,12 +10,12 @@ from lib.server import BINDIR, Server, visible
 from lib.tool import Tool
 from .a_bulk import schema
 
-TITLE = "(h) initial copy of 10M rows"
+TITLE = "(h) initial copy of 5M rows"
 METHOD = """
 One table with a primary key, empty at the peer. The clock runs from the call that starts the copy until the last row is visible at the peer.
 For pg_dump the table is not there before, and its index is made after the rows.
 """
-ROWS = 10_000_000
+ROWS = 5_000_000
 
 
 class _Dump(Tool):
