@@ -74,6 +74,7 @@ static MemoryContext append_cxt = NULL;
 static MemoryContext write_cxt = NULL;	/* what the heap allocates for one write */
 static TupleDesc log_desc = NULL;
 static TupleTableSlot *slots[RUNS_PER_INSERT];
+static int	slots_used = 0;		/* from the first: those that may hold a tuple */
 
 static void
 append_init(void)
@@ -94,10 +95,13 @@ append_init(void)
 Relation
 mmr_changelog_open_segment(int segment, LOCKMODE lockmode)
 {
-	char		name[NAMEDATALEN];
+	/* once a transaction: a name is not made each time */
+	static char names[MMR_SEGMENTS][16];
+	char	   *name = names[segment];
 	Oid			relid;
 
-	snprintf(name, sizeof(name), "log_%d", segment);
+	if (name[0] == '\0')
+		snprintf(name, sizeof(names[0]), "log_%d", segment);
 	relid = mmr_catalog_table(name);
 	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
 }
@@ -157,8 +161,8 @@ mmr_changelog_begin(int32 node, bool recorded)
 	if (append_cxt == NULL)
 		append_init();
 	/* one that ended in an ERROR may have left tuples in the slots, which belong to the context */
-	for (int i = 0; i < RUNS_PER_INSERT; i++)
-		ExecClearTuple(slots[i]);
+	for (; slots_used > 0; slots_used--)
+		ExecClearTuple(slots[slots_used - 1]);
 	MemoryContextReset(append_cxt);
 	old = MemoryContextSwitchTo(append_cxt);
 	a = palloc0(sizeof(MmrAppender));
@@ -239,6 +243,7 @@ append_finish_run(MmrAppender *a)
 	SET_VARSIZE(a->run.data, a->run.len);
 	values[0] = UInt64GetDatum(a->xid);
 	values[1] = PointerGetDatum(a->run.data);
+	slots_used = Max(slots_used, a->nruns + 1);
 	ExecForceStoreHeapTuple(heap_form_tuple(log_desc, values, nulls), slots[a->nruns], true);
 	a->nruns++;
 	a->empty = true;
