@@ -452,19 +452,54 @@ mmrepl_add_dbgroup(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* mmrepl.update_dbgroup(name text, dbs text[], new_name text, onetimecopy int4, copy_from text) */
+/* Those that are to be sources no more deliver what they have; locked: their clients wait, until this ends. */
+static void
+drain_those_who_go(const char *dbgroup, List *dbs, double timeout, bool locked)
+{
+	ListCell   *lc;
+
+	foreach(lc, mmr_dblist_sources_out(dbgroup, dbs))
+	{
+		const char *name = lfirst(lc);
+		MmrNode    *node = mmr_membership_node_by_name(name);
+
+		if (node == NULL)
+			continue;
+		if (locked)
+		{
+			mmr_config_require(node->id);
+			mmr_leaving_hold_writers(node->id);
+		}
+		mmr_leaving_drain(name, node->conninfo, timeout);
+	}
+}
+
+/*
+ * mmrepl.update_dbgroup(name text, dbs text[], new_name text, onetimecopy int4, copy_from text,
+ * force bool, timeout float8)
+ */
 Datum
 mmrepl_update_dbgroup(PG_FUNCTION_ARGS)
 {
 	const char *name = mmr_names_name(fcinfo, 0, "name");
 	List	   *dbs = mmr_names_array(fcinfo, 1, "dbs");
 	const char *args[2] = {name, mmr_names_optional_name(fcinfo, 2, "new_name")};
+	bool		drain = !PG_ARGISNULL(1) && (PG_ARGISNULL(5) || !PG_GETARG_BOOL(5));
+	double		timeout = PG_ARGISNULL(6) ? 60 : PG_GETARG_FLOAT8(6);
 	List	   *required = NIL;
+
+	/* before anything is locked: what is behind may take its time */
+	mmr_shared_require();
+	mmr_membership_refresh();
+	if (drain && mmr_names_exists("dbgroup", name))
+		drain_those_who_go(name, dbs, timeout, false);
 
 	mmr_config_begin();
 	mmr_names_require("dbgroup", name);
 	if (!PG_ARGISNULL(1))
 	{
+		if (drain)
+			drain_those_who_go(name, dbs, timeout, true);
 		mmr_dblist_store(name, dbs);
 		if (list_length(mmr_dblist_node_ids(name)) < 2 &&
 			mmr_sqlrun_exec("SELECT 1 FROM mmrepl.sync WHERE dbgroup = $1", 1, &name) > 0)

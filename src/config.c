@@ -98,7 +98,21 @@ document_has_me(const char *doc, int32 node_id, const MmrConfState *mine)
 									 " WHERE d->>'node_id' = $2", 2, args);
 
 	if (row == NULL)
+	{
+		char	   *self = psprintf("%lld %u", (long long) mine->system_identifier, mine->database_oid);
+
+		/* a rejoin that was committed there and not here: what is kept here is still needed */
+		args[1] = self;
+		if (mine->node_id != 0 &&
+			mmr_sqlrun_row("SELECT 1 FROM pg_catalog.jsonb_array_elements($1::jsonb->'db') d"
+						   " WHERE (d->>'system_identifier') || ' ' || (d->>'database_oid') = $2", 2, args) != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_MMR_IDENTITY),
+					 errmsg("this database is another node by now for the others"),
+					 errdetail("A rejoin was interrupted when the others had heard of it."),
+					 errhint("Call mmrepl.rejoin() again.")));
 		return false;
+	}
 	if (row[0] == NULL || row[1] == NULL ||
 		pg_strtoint64(row[0]) != mine->system_identifier ||
 		(Oid) strtoul(row[1], NULL, 10) != mine->database_oid)

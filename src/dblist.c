@@ -234,3 +234,32 @@ mmr_dblist_node_ids(const char *dbgroup)
 		result = lappend_int(result, pg_strtoint32(lfirst(lc)));
 	return result;
 }
+
+List *
+mmr_dblist_sources_out(const char *dbgroup, List *elements)
+{
+	List	   *result = NIL;
+	List	   *stay = NIL;
+	ListCell   *lc;
+
+	foreach(lc, parse(elements))
+	{
+		Entry	   *entry = lfirst(lc);
+
+		if (strcmp(entry->role, "target") != 0)
+			stay = lappend(stay, entry->db);
+	}
+	foreach(lc, mmr_sqlrun_texts("SELECT d.name FROM mmrepl.dbgroup_db g JOIN mmrepl.db d ON d.node_id = g.node_id"
+								 " WHERE g.dbgroup = $1 AND g.role <> 'target' AND NOT g.needs_resync"
+								 " AND EXISTS (SELECT FROM mmrepl.sync s WHERE s.dbgroup = g.dbgroup) ORDER BY g.pos", 1, &dbgroup))
+	{
+		ListCell   *ls;
+		bool		stays = false;
+
+		foreach(ls, stay)
+			stays |= strcmp(lfirst(ls), lfirst(lc)) == 0;
+		if (!stays)
+			result = lappend(result, lfirst(lc));
+	}
+	return result;
+}

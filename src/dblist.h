@@ -24,6 +24,9 @@ extern void mmr_dblist_add(const char *dbgroup, const char *db, const char *role
 /* Does the group hold just that? */
 extern bool mmr_dblist_same(const char *dbgroup, List *elements);
 
+/* Names (char *) of the sources that run in the group now, and would not be sources of it any more. */
+extern List *mmr_dblist_sources_out(const char *dbgroup, List *elements);
+
 /* Node ids of the group's dbs: int list. */
 extern List *mmr_dblist_node_ids(const char *dbgroup);
 

@@ -262,7 +262,8 @@ janitor_body(MmrWorker *me)
 				mmr_worker_keep(MMR_WORKER_PUSHER, MyDatabaseId,
 								wanted->sync_id, wanted->node_id, &next);
 			}
-			mmr_join_round();
+			if (mmr_join_round())
+				next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), JANITOR_NAP_BUSY));
 			mmr_departed_round();
 			mmr_kept_round();
 			next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -278,6 +279,9 @@ janitor_body(MmrWorker *me)
 			settle(&now, wakes);
 			return;
 		}
+		/* what woke us meanwhile may have been lost in a wait for something else */
+		if (db != NULL && pg_atomic_read_u64(&db->wakes) != wakes)
+			continue;
 		mmr_worker_sleep(mmr_worker_until(next));
 	}
 }

@@ -246,11 +246,12 @@ join_open(MmrSync *sync)
 	return true;
 }
 
-/* One sync in a transaction of its own; what does not work is tried again in the next round. */
-static void
+/* One sync in a transaction of its own; false: what does not work is tried again in the next round. */
+static bool
 join_try(int32 sync_id, MemoryContext cxt)
 {
 	static char said[MMR_MSGLEN];
+	volatile bool done = false;
 
 	PG_TRY();
 	{
@@ -262,7 +263,10 @@ join_try(int32 sync_id, MemoryContext cxt)
 			mmr_membership_refresh();
 			sync = mmr_membership_sync(sync_id);
 			if (sync != NULL && sync->joining && sync->my_role != MMR_ROLE_NONE && join_open(sync))
+			{
 				said[0] = '\0';
+				done = true;
+			}
 		}
 		mmr_worker_commit_transaction();
 	}
@@ -285,13 +289,15 @@ join_try(int32 sync_id, MemoryContext cxt)
 		FreeErrorData(edata);
 	}
 	PG_END_TRY();
+	return done;
 }
 
-void
+bool
 mmr_join_round(void)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	List	   *ids = NIL;
+	bool		waiting = false;
 	ListCell   *lc;
 
 	/* what the janitor has just looked at is still there */
@@ -303,6 +309,7 @@ mmr_join_round(void)
 			ids = lappend_int(ids, sync->id);
 	}
 	foreach(lc, ids)
-		join_try(lfirst_int(lc), cxt);
+		waiting |= !join_try(lfirst_int(lc), cxt);
 	list_free(ids);
+	return waiting;
 }

@@ -38,7 +38,7 @@ extern bool mmr_join_lacks_copy(int32 sync_id);
  */
 extern bool mmr_join_copied(MmrSync *sync, int32 source_node, MmrContext *context);
 
-/* Janitor: takes its part in what it can, in transactions of its own. */
-extern void mmr_join_round(void);
+/* Janitor: takes its part in what it can, in transactions of its own; true: some have to wait still. */
+extern bool mmr_join_round(void);
 
 #endif							/* MMR_JOIN_H */

@@ -59,12 +59,25 @@ poll_is($three, q{SELECT bool_and(state = 'needs resync') FROM mmrepl.status}, '
 sql($three, "INSERT INTO t VALUES (1003, 'written while given up')");
 my $other = sql_error($one, "SELECT * FROM mmrepl._replace_db('aaa03', 1, 1, '0', NULL)");
 like($other, qr/another server answers/, 'another server cannot take its place');
+
+# the server dies when the others have committed, and it has not
+my $self = sql($three, q{SELECT format('%s, %s, ''%s''', (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database
+	WHERE datname = current_database()), extract(epoch FROM pg_postmaster_start_time()))});
+is(sql($one, "SELECT node_id FROM mmrepl._replace_db('aaa03', $self, NULL)"), 5, 'the others know it by a new number, and it does not');
+$three->stop('immediate');
+$three->start;
+poll_is($three, q{SELECT count(*) > 0 FROM mmrepl.worker_status WHERE last_error ~ 'is another node by now'}, 't', 'it hears so, and forgets nothing');
+is(sql($three, "SELECT node_id, (SELECT count(*) > 0 FROM mmrepl.change_log WHERE key @> '{\"id\": 1003}') FROM mmrepl.local_node"), '4|t', 'what it was, and what it has written');
+diag(sql($three, 'SELECT * FROM mmrepl.change_log'));
 sql($three, "SELECT mmrepl.rejoin()");
+# and as soon as it has
+$three->stop('immediate');
+$three->start;
+is(sql($three, 'SELECT node_id FROM mmrepl.local_node'), 6, 'under one more number');
 poll_is($three, $joined, 1, 'it has joined again');
-is(sql($three, 'SELECT node_id FROM mmrepl.local_node'), 5, 'under one more number');
 poll_is($_, 'SELECT v FROM t WHERE id = 1003', 'written while given up', 'what only it had reaches ' . $_->name) foreach @all;
 wait_synced(@all);
 poll_is($_, 'SELECT count(*) FROM mmrepl.change_log', 0, 'log of ' . $_->name . ' drains') foreach @all;
 is(sql($_, q{SELECT count(*) FROM mmrepl.validate_sync('sync')}), 0, 'sound, as ' . $_->name . ' sees it') foreach @all;
-finish(\@all, qr/that are not here|of this database that this one has not had|does not take part|put back to an earlier|needs a resync|does not exist|another server answers|could not connect|terminating|connection|server closed|joins the sync|not joined yet|configuration has changed|is not in the configuration|claims to be it|wrong database|WARNING|cannot be used|another session/,
+finish(\@all, qr/that are not here|of this database that this one has not had|does not take part|put back to an earlier|needs a resync|does not exist|another server answers|could not connect|terminating|connection|another node by now|server closed|joins the sync|not joined yet|configuration has changed|is not in the configuration|claims to be it|wrong database|WARNING|cannot be used|another session/,
 	qw(t s));

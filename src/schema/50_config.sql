@@ -109,7 +109,10 @@ DECLARE
     p record;
 BEGIN
     -- a target that becomes a source has all it needs, but for being known as one
-    UPDATE mmrepl.sync_state SET since = x.since, opened = false FROM mmrepl._part x
+    UPDATE mmrepl.sync_state SET since = x.since, opened = false,
+            -- it has been there from the beginning, and none was asked for
+            copied = CASE WHEN x.onetimecopy = 0 AND x.was <= s.since THEN x.copy_round ELSE copied END
+        FROM mmrepl._part x JOIN mmrepl.sync s USING (sync_id)
         WHERE x.sync_id = sync_state.sync_id AND x.copy = -1 AND x.since <> sync_state.since AND x.was = sync_state.since;
     -- a part that is over, or has begun anew: nothing that is known of it holds
     DELETE FROM mmrepl.sync_state t WHERE NOT EXISTS (

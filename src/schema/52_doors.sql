@@ -37,12 +37,12 @@ COMMENT ON FUNCTION mmrepl.add_dbgroup(text, text[]) IS
     'takes a name and dbs as in {aaa01:source,aaa02:target}; without a role the first is a source and the others are targets; a source that is the hub exchanges with all, the others with it alone';
 
 CREATE FUNCTION mmrepl.update_dbgroup(name text, dbs text[] DEFAULT NULL, new_name text DEFAULT NULL,
-        onetimecopy int4 DEFAULT NULL, copy_from text DEFAULT NULL) RETURNS void
+        onetimecopy int4 DEFAULT NULL, copy_from text DEFAULT NULL, force bool DEFAULT false, timeout float8 DEFAULT 60) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'mmrepl_update_dbgroup';
-REVOKE ALL ON FUNCTION mmrepl.update_dbgroup(text, text[], text, int4, text) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl.update_dbgroup(text, text[], text, int4, text) IS
-    'takes the name of a group, the dbs that are to be in it (all of them) and a new name (NULL: stays); syncs that use it follow: a db that comes in gets a copy of all tables from copy_from (NULL: the source that has been in for longest); onetimecopy 0 copies nothing, 1 replaces what the db has, 2 fills what is empty there, NULL copies and raises 55000 unless all is empty there; what a db that goes out has not sent is lost (see remove_db)';
+REVOKE ALL ON FUNCTION mmrepl.update_dbgroup(text, text[], text, int4, text, bool, float8) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl.update_dbgroup(text, text[], text, int4, text, bool, float8) IS
+    'takes the name of a group, the dbs that are to be in it (all of them) and a new name (NULL: stays); syncs that use it follow: a db that comes in gets a copy of all tables from copy_from (NULL: the source that has been in for longest); onetimecopy 0 copies nothing, 1 replaces what the db has, 2 fills what is empty there, NULL copies and raises 55000 unless all is empty there; a source that goes out, or becomes a target, delivers first what was written there, as with remove_db (force, timeout)';
 
 CREATE FUNCTION mmrepl.remove_dbgroup(name text) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE

@@ -78,7 +78,7 @@ class Members:
         """What the others' configuration says afterwards decides, not what the call said."""
         try:
             other.query("SET statement_timeout = 15000", "SET lock_timeout = 3000",
-                        f"SELECT mmrepl.update_dbgroup('chaos', '{{{self.dbs(server)}}}')", app="chaos-nemesis")
+                        f"SELECT mmrepl.update_dbgroup('chaos', '{{{self.dbs(server)}}}', force => true)", app="chaos-nemesis")
         except (pq.Error, pq.Lost) as e:
             self.fail(f"{server.name} is not taken out", e)
         while True:
