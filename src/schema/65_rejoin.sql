@@ -25,7 +25,7 @@ BEGIN
         SELECT DISTINCT c.relid, c.key
         FROM mmrepl.local_node AS l CROSS JOIN mmrepl._change_log() AS c
         JOIN pg_class AS t ON t.oid = c.relid JOIN pg_namespace AS n ON n.oid = t.relnamespace
-        WHERE c.author_id = l.node_id
+        WHERE c.author_id = l.node_id AND (c.key IS NOT NULL OR c.op = 'truncate')
           -- one who has it is enough: he passes it on
           AND NOT EXISTS (SELECT FROM mmrepl.peer_state AS p JOIN mmrepl.sync AS s USING (sync_id)
                           JOIN mmrepl.relgroup_rel AS r USING (relgroup)
