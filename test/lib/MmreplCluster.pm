@@ -36,7 +36,7 @@ my $shutdown = qr/terminating\ connection\ due\ to\ unexpected\ postmaster\ exit
 
 # Apply gives way to users, by design (A10); a pusher that connects anew ends what its last connection left behind; workers
 # leave, and let go of connections, when the configuration changes.
-my $gives_way = qr/mmrepl\ push\ \d+\]\ (?:ERROR:\ \ (?:deadlock\ detected|canceling\ statement\ due\ to\ (?:lock\ timeout|user\ request))|
+my $gives_way = qr/mmrepl\ push\ \d+\]\ (?:ERROR:\ \ (?:deadlock\ detected|canceling\ statement\ due\ to\ (?:lock\ timeout|user\ request)|another\ peer's\ changes\ of\ the\ same\ keys)|
 	FATAL:\ \ (?:connection\ to\ client\ lost|terminating\ connection\ due\ to\ administrator\ command))|
 	terminating\ background\ worker\ "mmrepl\ \w+"\ due\ to\ administrator\ command/x;
 
