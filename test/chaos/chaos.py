@@ -26,7 +26,7 @@ from check import Checker
 from links import Network
 from members import Members
 from nemesis import Nemesis
-from profiles import PROFILES
+from profiles import FUNCTIONS, PROFILES, STRATEGIES
 from server import Server
 from workload import Planner, Writer
 
@@ -40,6 +40,8 @@ def arguments():
     p.add_argument("--writers", type=int, help="connections that write, per server")
     p.add_argument("--pace", type=float, help="seconds between the transactions of a writer, on average")
     p.add_argument("--faults", help="by name: cut,slow,kill_worker,... (none: no faults)")
+    p.add_argument("--star", action="store_true", default=None, help="the first server is a hub, and hands on what the others write")
+    p.add_argument("--strategies", action="store_true", default=None, help="conflicts of some tables are not settled by the newest")
     p.add_argument("--clock", action="store_true", default=None, help="clocks jump")
     p.add_argument("--copy", type=int, choices=[0, 1, 2], help="onetimecopy (else by the seed)")
     p.add_argument("--targets", type=int, help="how many servers, from the last, only receive (else by the seed)")
@@ -48,7 +50,7 @@ def arguments():
     p.add_argument("--discard", action="store_true", help="they never do")
     p.add_argument("--verbose", action="store_true")
     a = p.parse_args()
-    given = {k: getattr(a, k) for k in ("writers", "pace", "faults", "clock") if getattr(a, k) is not None}
+    given = {k: getattr(a, k) for k in ("writers", "pace", "faults", "clock", "star", "strategies") if getattr(a, k) is not None}
     a.profile = dataclasses.replace(PROFILES[a.profile], **given)
     rng = random.Random(f"{a.seed}/roles")
     copy, targets = rng.choice([0, 0, 0, 1, 2]), rng.choice([0, 0, 0, 1]) if a.nodes > 2 else 0
@@ -111,8 +113,12 @@ class Run:
             s.wait_up(dbname="postgres")
             s.query("CREATE DATABASE app", dbname="postgres")
             s.query(schema)
+            if self.a.profile.strategies:
+                s.query(FUNCTIONS)
         for s in self.servers[self.a.nodes - self.a.targets:]:
             s.role = "target"
+        if self.a.profile.star:
+            self.servers[0].role = "hub"
         self.fill()
         script = "CREATE EXTENSION mmrepl;"
         for s in self.servers:
@@ -122,6 +128,9 @@ class Run:
         script += "SELECT mmrepl.add_sequence('sess_id_seq', relgroup => 'herd');"
         script += ("SELECT mmrepl.add_sync('chaos', relgroup => 'herd', dbs => '{%s}', onetimecopy => %d);"
                    % (",".join(f"{s.name}:{s.role}" for s in self.servers), self.a.copy))
+        for table, strategy in STRATEGIES.items() if self.a.profile.strategies else ():
+            strategy = " ".join(s.name for s in self.servers) if strategy == "priority" else strategy
+            script += f"SELECT mmrepl.update_table('{table}', conflict_strategy => '{strategy}');"
         conn = self.servers[0].connect()
         for statement in script.split(";"):
             if statement:
@@ -156,7 +165,7 @@ class Run:
         for node, number in plans(self.a):
             s = self.servers[node]
             self.writers.append(Writer(s, s.name, number, self.a.seed, self.a.profile, stop))
-        self.members = Members(self.servers, self.writers, self.schema, self.say)
+        self.members = Members(self.servers, self.writers, self.schema + (";" + FUNCTIONS if self.a.profile.strategies else ""), self.say)
         self.nemesis = Nemesis(self.servers, self.network, self.members, self.a.seed, stop, self.say, self.a.profile)
         for w in self.writers:
             w.start()
@@ -188,7 +197,7 @@ class Run:
                 s.query(f"{'COMMIT' if rng.random() < 0.7 else 'ROLLBACK'} PREPARED '{gid}'")
 
     def check(self):
-        c = self.checker = Checker(self.servers, self.members, self.say)
+        c = self.checker = Checker(self.servers, self.members, self.say, STRATEGIES if self.a.profile.strategies else {})
         if self.a.profile.clock:
             for s in self.servers:
                 s.set_clock(0)

@@ -190,14 +190,17 @@ class Nemesis(threading.Thread):
             server = sorted(members.out, key=lambda s: s.name)[0]
             others = members.inside()
             other, source = (others[int(x * len(others))] for x in numbers)
-            if source.role == "target":
+            # in a star the hub gives the copy
+            if source.role == "target" or others[0].role == "hub":
                 source = others[0]
             if members.join(server, other, fresh, source, Checker.CONFLICTS):
                 self.count("join" + (" anew" if fresh else ""), f"{server.name} from {source.name}")
             return
+        if server.role == "hub":
+            return
         others = [s for s in members.inside() if s is not server]
         other = others[int(numbers[0] * len(others))]
-        if len([s for s in others if s.role == "source"]) >= 2 and server.writable.is_set() and members.leave(server, other, dead):
+        if len([s for s in others if s.role != "target"]) >= 2 and server.writable.is_set() and members.leave(server, other, dead):
             self.count("leave" + (" dead" if dead else ""), f"{server.name}, by {other.name}")
 
     # ---- life

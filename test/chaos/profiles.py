@@ -19,7 +19,15 @@ class Profile:
     clock: bool = False                 # clocks jump
     burst: tuple = ()                   # all write for so many seconds, once in so many; a fault each time (late)
     lazy: bool = False                  # synchronous_commit off everywhere; else on every second server, by the seed
+    star: bool = False                  # the first server is the hub
+    strategies: bool = False            # STRATEGIES for some tables
     lonely: bool = False                # only the first server is written to: then there is no conflict at all
+
+
+# What settles conflicts of which table, where it is not the newest.  The function takes one of the two rows as it is.
+STRATEGIES = {"comp": "priority", "bucket": "function: longest_bucket", "child": "priority"}
+FUNCTIONS = """CREATE FUNCTION longest_bucket(a bucket, b bucket) RETURNS bucket LANGUAGE sql IMMUTABLE AS $$
+    SELECT r FROM unnest(ARRAY[a, b]) r ORDER BY coalesce(length(r.v), -1) DESC, r.tag COLLATE "C", r.v COLLATE "C", r.id LIMIT 1 $$"""
 
 
 PROFILES = {
@@ -37,6 +45,9 @@ PROFILES = {
     # a batch is under way while all it tells of is overwritten, and arrives when that has long been acknowledged
     "late": Profile(keys=30, writers=4, pace=0.003, waits=(0.02, 0.05), heartbeat=60, truncate=0, prepared=0, burst=(1.4, 12),
                     tables={"sess": 5, "acct": 1}, faults="late_burst"),
+    "star": Profile(keys=8, writers=3, pace=0.01, waits=(0.02, 0.1), heartbeat=100, rest=(0.2, 0.5, 1), truncate=0.01, star=True),
+    "strategies": Profile(keys=6, writers=3, pace=0.01, waits=(0.02, 0.1), heartbeat=100, rest=(0.2, 0.5, 1), strategies=True, truncate=0.002,
+                          tables={"acct": 1, "comp": 4, "family": 3, "bucket": 4, "sess": 1}),
     "clock": Profile(keys=5, writers=3, pace=0.01, waits=(0.02, 0.1), heartbeat=300, rest=(0.2, 0.5, 1), clock=True,
                      faults="clock,clock,restart,kill_server,isolate"),
     # nobody waits for the disk, and servers lose what is not on it
