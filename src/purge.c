@@ -494,6 +494,13 @@ survey(MmrDatabase *db, int *ripe)
 		if (closed >= 0 && inspect(db, closed, true, st))
 			ripe[n++] = closed;
 	}
+	/* what was written to a member that has just come was not looked at as such */
+	if (!mmr_membership_is_current())
+	{
+		for (int i = 0; i < MMR_SEGMENTS; i++)
+			segments[i].stable = 0;
+		n = 0;
+	}
 	warn_of_size();
 	return n;
 }

@@ -1,5 +1,5 @@
 # Risk: what is written to a table just after it has become a member is passed over for ever, because who sends works by the configuration of a
-# moment ago and takes a snapshot of now. Method: the giver of an initial copy is held up, by a lock at the receiver, between reading
+# moment ago and takes a snapshot of now, or is purged as of no interest to anybody. Method: the giver of an initial copy is held up, by a lock at the receiver, between reading
 # the configuration and taking the snapshot; meanwhile a member comes and is written to. Also here, what is not known to have arrived is
 # sent again: values of sequences; and the janitor does not wait for a table. Would pass wrongly if nobody was held up: looked at.
 use strict;
@@ -32,21 +32,55 @@ wait_synced($one);
 same_rows('x', \@nodes, name => 'the copy has arrived');
 same_rows('late', \@nodes, name => 'and so has what was written to the new member');
 
+# a member comes while the janitor looks what can be forgotten
+sql_all('CREATE TABLE later (id int PRIMARY KEY)', @nodes);
+sql($one, "ALTER SYSTEM SET mmrepl.segment_size = 64; SELECT pg_reload_conf(); SELECT mmrepl.pause('sync')");
+sql($one, 'INSERT INTO x SELECT i FROM generate_series(501, 20500) i');
+# that segment waits; until another one is written to, which is empty
+my $waits = sql($one, 'SELECT tableoid::regclass FROM mmrepl.log ORDER BY xid DESC LIMIT 1');
+my $written = $waits;
+for (my $i = 0; $written eq $waits && $i < 1000; $i++)
+{
+	sql($one, "BEGIN; INSERT INTO x VALUES (0); PREPARE TRANSACTION 'probe'");
+	$written = sql($one, q{SELECT relation::regclass FROM pg_locks WHERE mode = 'RowExclusiveLock' AND relation::regclass::text ~ '^mmrepl\.log_\d+$'});
+	sql($one, "ROLLBACK PREPARED 'probe'");
+}
+isnt($written, $waits, 'the log goes on in another segment');
+$lock = session($one);
+$lock->query_safe("BEGIN; LOCK TABLE $waits");
+my $looks = q{SELECT wait_event_type = 'Lock' AND query = 'looking at the change log' FROM pg_stat_activity WHERE backend_type = 'mmrepl janitor'};
+poll_is($one, $looks, 't', 'the janitor is looking at the log');
+sql($one, "SELECT mmrepl.add_table('later', relgroup => 'herd')");
+sql($one, 'INSERT INTO later SELECT i FROM generate_series(1, 50000) i');
+is(sql($one, $looks), 't', 'and still is');
+my $since = sql($one, q{SELECT query_start FROM pg_stat_activity WHERE backend_type = 'mmrepl janitor'});
+# pushers would keep it from sealing what was written
+my @pushers = split /\n/, sql($one, q{SELECT pid FROM mmrepl.worker_status WHERE kind = 'pusher' AND pid > 0});
+is(kill('STOP', @pushers), 2, 'nobody else looks at the log');
+$lock->query_safe('COMMIT');
+$lock->quit;
+poll_is($one, "SELECT state = 'idle' AND query_start > '$since' FROM pg_stat_activity WHERE backend_type = 'mmrepl janitor'", 't',
+	'until it has seen it, and done what follows');
+kill('CONT', @pushers);
+sql($one, "SELECT mmrepl.resume('sync')");
+wait_synced($one);
+same_rows('later', \@nodes, name => 'what was written to a member that came meanwhile was not forgotten');
+
 # a sequence moves while its peer is away, and is looked at meanwhile
 $two->stop;
-sql($one, "INSERT INTO x SELECT nextval('s') + 1000 FROM generate_series(1, 100)");
+sql($one, "INSERT INTO x SELECT nextval('s') + 1000000 FROM generate_series(1, 100)");
 poll_is($one, q{SELECT pending >= 100 FROM mmrepl.peer_lag WHERE peer = 'aaa02'}, 't', 'what waits for a peer is looked at');
 $two->start;
-poll_is($two, 'SELECT count(*) FROM x WHERE id > 1000', 100, 'rows arrive');
+poll_is($two, 'SELECT count(*) FROM x WHERE id BETWEEN 1000001 AND 1000100', 100, 'rows arrive');
 is(sql($two, 'SELECT last_value FROM s'), 100, 'and the value of the sequence before them');
 
 # an index of the log is due, and a table is locked
+poll_is($one, 'SELECT count(*) FROM mmrepl.log', 0, 'nothing is in the log');
 sql_all('ALTER SYSTEM SET mmrepl.heartbeat_interval = 100; ALTER SYSTEM SET mmrepl.segment_size = 1024; SELECT pg_reload_conf()', $one);
 $two->stop;
-sql($one, "INSERT INTO x SELECT i FROM generate_series(10001, 400000) i");
+sql($one, "INSERT INTO x SELECT i FROM generate_series(100001, 500000) i");
 my $index = q{SELECT sum(pg_relation_size(c.oid)) > 0 FROM pg_class c WHERE relname ~ '^log_[0-9]+_index$'};
 my $busy = session($one);
-poll_is($one, 'SELECT count(*) FROM late', 1, 'nothing is locked yet');
 $busy->query_safe('BEGIN; LOCK TABLE x');
 my $janitor = q{SELECT query = 'building an index of the change log' FROM pg_stat_activity WHERE backend_type = 'mmrepl janitor'};
 poll_is($one, $janitor, 't', 'an index is due');
@@ -57,4 +91,4 @@ $busy->quit;
 poll_is($one, $index, 't', 'it does so later');
 $two->start;
 wait_synced($one);
-finish(\@nodes, qr/configuration has changed|could not connect|cannot be reached|server closed|terminating|connection/, 'x', 'late');
+finish(\@nodes, qr/configuration has changed|could not connect|cannot be reached|server closed|terminating|connection/, 'x', 'late', 'later');
