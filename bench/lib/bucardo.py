@@ -106,7 +106,8 @@ class Bucardo(Tool):
     def servers_up(self, servers):
         self._call(servers, "start", "--exit-on-nosync")
         pidfile = os.path.join(self._dirs[servers[0].name], "bucardo.mcp.pid")
-        usage.wait_until(lambda: os.path.exists(pidfile), 60, "bucardo's daemon")
+        # it is made first, and written then
+        usage.wait_until(lambda: os.path.exists(pidfile) and os.path.getsize(pidfile) > 0, 60, "bucardo's daemon")
         with open(pidfile, encoding="ascii") as f:
             pid = int(f.readline())
         self._running[servers[0].name] = (pid, os.getsid(pid))

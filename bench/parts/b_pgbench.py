@@ -12,7 +12,7 @@ pgbench's own TPC-B-like transaction (four row changes), four clients. CPU is th
 everything has arrived; with the peer away, that of the server that is written to. "kept" is throughput against no replication
 in the same round.
 """
-SECONDS = 6
+SECONDS = 5
 TABLES = ("pgbench_accounts", "pgbench_tellers", "pgbench_branches", "pgbench_history")
 CASES = [(commit, peer) for commit in ("off", "on") for peer in ("replicating", "away")]
 
@@ -43,13 +43,14 @@ def run(bench):
         for commit, peer in CASES:
             if peer == "away" and not pair.tool.replicates:
                 continue
-            found = _measure(bench, pair, seconds, commit, peer == "away")
+            found = _measure(pair, seconds, commit, peer == "away")
             bench.record("b", pair.tool.name, f"{commit}, {peer}", rep, **found)
+        bench.check(pair, TABLES)
 
     bench.rounds(lambda server: schema(server, branches), measure)
 
 
-def _measure(bench, pair, seconds, commit, away):
+def _measure(pair, seconds, commit, away):
     pair.quiet()
     if away:
         pair.peer_away()
@@ -63,7 +64,6 @@ def _measure(bench, pair, seconds, commit, away):
     if away:
         pair.peer_back()
         pair.wait_arrived(TABLES)
-    bench.check(pair, TABLES)
     return found
 
 

@@ -8,11 +8,11 @@ from .b_pgbench import TABLES, pgbench, schema as pgbench_schema
 TITLE = "(e) highest rate without falling behind"
 METHOD = """
 pgbench (TPC-B-like, eight clients, synchronous_commit off) first as fast as it can; while it runs a row is updated 20 times a second and its age
-at the peer is watched. If that reaches one second, a lower rate is looked for by halving the interval four times. "limit": clients, when all
+at the peer is watched. If that reaches one second, a lower rate is looked for by halving the interval three times. "limit": clients, when all
 that could be written arrived in time, else replication. With both servers written to, the rate is the sum of both, and conflicts are
 settled. Measured once.
 """
-SECONDS = 6
+SECONDS = 5
 LAG = 1.0
 
 
@@ -85,7 +85,7 @@ def run(bench):
             found, limit = most, "clients"
             if lag >= LAG:
                 low, high, found, limit = 0.0, most, 0.0, "replication"
-                for _ in range(4):
+                for _ in range(3):
                     rate = (low + high) / 2
                     reached, lag = _probe(pair, seconds, rate, both)
                     if lag < LAG and reached >= 0.9 * rate:

@@ -137,7 +137,7 @@ def _visible_at(server, rows, since):
 
 
 def _rest(bench):
-    seconds = max(5, round(20 * bench.scale))
+    seconds = max(5, round(15 * bench.scale))
     for tool in bench.tools:
         if tool.name == "bucardo":
             tool.sleep = None
