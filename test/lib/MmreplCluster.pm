@@ -35,9 +35,10 @@ my $shutdown = qr/terminating\ connection\ due\ to\ unexpected\ postmaster\ exit
 	the\ database\ system\ is\ (?:starting\ up|shutting\ down|in\ recovery\ mode|not\ yet\ accepting)/x;
 
 # Apply gives way to users, by design (A10); a pusher that connects anew ends what its last connection left behind; workers
-# leave, and let go of connections, when the configuration changes.
+# leave, and let go of connections, when the configuration changes; who starts asks all dbs, also one where the extension is being dropped.
 my $gives_way = qr/mmrepl\ push\ \d+\]\ (?:ERROR:\ \ (?:deadlock\ detected|canceling\ statement\ due\ to\ (?:lock\ timeout|user\ request)|another\ peer's\ changes\ of\ the\ same\ keys)|
 	FATAL:\ \ (?:connection\ to\ client\ lost|terminating\ connection\ due\ to\ administrator\ command))|
+	mmrepl\ config\]\ ERROR:\ \ (?:relation\ "mmrepl\.\w+"|function\ mmrepl\._life_known\(integer\))\ does\ not\ exist|
 	terminating\ background\ worker\ "mmrepl\ \w+"\ due\ to\ administrator\ command/x;
 
 # new_node(name, conf => text, link => 1 (what connects comes over an MmreplLink), preload => 0, start => 0)
