@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "utils/timestamp.h"
 
 #include "breaks.h"
@@ -79,6 +80,9 @@ mmr_clock_set_ready(void)
 {
 	MmrDatabase *db = mmr_shared_database();
 
+	/* what a standby replays from here on may be newer than what it has looked at */
+	if (RecoveryInProgress())
+		return;
 	private_ready = true;
 	if (db != NULL)
 	{

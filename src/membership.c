@@ -454,10 +454,7 @@ mmr_membership_refresh(void)
 bool
 mmr_membership_is_current(void)
 {
-	MmrDatabase *database = mmr_shared_database();
-
-	pg_read_barrier();
-	return database == NULL || pg_atomic_read_u64(&database->config_generation) == cache.generation;
+	return mmr_shared_config_is(cache.generation);
 }
 
 /* ---- what is known ---- */

@@ -394,10 +394,12 @@ pusher_round(Pusher *p)
 	sync = pusher_sync(p);
 	work = mmr_batch_prepare(p->batch, sync, p->from);
 	/* the snapshot may see changes of a member that has just come: they would be passed over for ever */
-	if (pusher_config_moved(p))
+	if (pusher_config_moved(p) || !mmr_membership_is_current())
 	{
 		mmr_batch_done(p->batch, false);
 		mmr_worker_commit_transaction();
+		if (!pusher_config_moved(p))
+			mmr_worker_sleep(RETRY_FIRST_MS);
 		return true;
 	}
 	mmr_report_pending(mmr_batch_pending(p->batch));
@@ -413,10 +415,7 @@ pusher_round(Pusher *p)
 	mmr_worker_commit_transaction();
 	if (send && pushed)
 		pusher_confirm(p);
-	/*
-	 * Somebody waits, and nothing was sent: a peer that crashed may have lost
-	 * what it had not flushed.  As long as this session answers, it has not.
-	 */
+	/* somebody waits, nothing was sent: a peer that has crashed may lack what it had; if this session answers, it has not */
 	if (!send && pg_atomic_read_u64(&p->me->done) < p->ticket)
 		pusher_ask(p);
 	if (pushed)

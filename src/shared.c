@@ -128,6 +128,7 @@ shared_fill(void)
 		pg_atomic_init_u64(&db->contexts, 0);
 		pg_atomic_init_u64(&db->errors, 0);
 		pg_atomic_init_u64(&db->config_generation, 0);
+		pg_atomic_init_u32(&db->config_changing, 0);
 		pg_atomic_init_u64(&db->wakes, 0);
 		pg_atomic_init_u64(&db->settled, 0);
 	}
@@ -571,4 +572,19 @@ mmr_shared_state_name(MmrWorkerState state)
 			return "halted";
 	}
 	return "unknown";
+}
+
+bool
+mmr_shared_config_is(uint64 generation)
+{
+	MmrDatabase *db = mmr_shared_database();
+
+	if (db == NULL)
+		return true;
+	/* in this order: who has committed counts himself out after the bump */
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&db->config_changing) > 0)
+		return false;
+	pg_read_barrier();
+	return pg_atomic_read_u64(&db->config_generation) == generation;
 }

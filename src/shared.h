@@ -37,6 +37,7 @@ typedef struct MmrDatabase
 	pg_atomic_uint64 contexts;	/* batches of any kind applied here: what purge depends on */
 	pg_atomic_uint64 errors;	/* grows when what is set aside has changed */
 	pg_atomic_uint64 config_generation; /* bumped after each committed change of configuration */
+	pg_atomic_uint32 config_changing;	/* transactions that change it and are about to commit, or have, and not bumped it yet */
 	pg_atomic_uint64 wakes;		/* reasons for a janitor to look: bumped by mmr_wake_at_commit */
 	pg_atomic_uint64 settled;	/* the value of wakes which the last janitor had seen when it left for good */
 } MmrDatabase;
@@ -157,6 +158,9 @@ extern void mmr_shared_require(void);
 
 /* This database's entry, made at the first call. NULL if the library is not preloaded or no entry is free. */
 extern MmrDatabase *mmr_shared_database(void);
+
+/* Is the configuration of this database that of this generation still, for whoever has taken a snapshot just now? */
+extern bool mmr_shared_config_is(uint64 generation);
 
 /* Entry of another database, or NULL; makes none. */
 extern MmrDatabase *mmr_shared_find_database(Oid dboid);

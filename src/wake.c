@@ -4,7 +4,7 @@
  *	  extension is created or dropped.
  *
  * Floor 2.
- * Writes the database's entry in shared memory (config_generation, wakes).
+ * Writes the database's entry in shared memory (config_generation, config_changing, wakes).
  * Runs in client backends and in the sessions that peers have opened.
  *
  * Invariant: workers are woken after the commit is visible, never before, or
@@ -29,6 +29,7 @@
 PG_FUNCTION_INFO_V1(mmrepl_wake);
 
 static bool wake_pending = false;
+static MmrDatabase *changing = NULL;	/* counted in its config_changing */
 static bool end_apply_pending = false;
 static object_access_hook_type prev_object_access_hook = NULL;
 
@@ -58,6 +59,11 @@ wake_xact_callback(XactEvent event, void *arg)
 
 	switch (event)
 	{
+		case XACT_EVENT_PRE_COMMIT:
+			/* others see the change before COMMIT tells us: until then nobody is to trust the generation */
+			if (wake_pending && changing == NULL && (changing = mmr_shared_database()) != NULL)
+				pg_atomic_fetch_add_u32(&changing->config_changing, 1);
+			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:
 
@@ -81,6 +87,12 @@ wake_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			wake_pending = false;
 			end_apply_pending = false;
+			if (changing != NULL)
+			{
+				pg_write_barrier();
+				pg_atomic_fetch_sub_u32(&changing->config_changing, 1);
+				changing = NULL;
+			}
 			break;
 		default:
 			break;
