@@ -21,11 +21,14 @@
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
+#include "utils/json.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "conflict_log.h"
 #include "errors.h"
+#include "rowerror.h"
 #include "session.h"
 
 static const char *const INSERT_SQL =
@@ -52,13 +55,54 @@ static struct
 	char		nulls[NARGS + 1];
 }			halted;
 
+/*
+ * A column of type json may hold what jsonb cannot.  That is no reason to fail, so
+ * such a text is kept as a string.
+ */
+Datum
+mmr_conflict_log_jsonb(const char *json)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile Datum result = (Datum) 0;
+	StringInfoData text;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		result = DirectFunctionCall1(jsonb_in, CStringGetDatum(json));
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		int			sqlstate = geterrcode();
+
+		if (!mmr_rowerror_is(sqlstate))
+			PG_RE_THROW();
+		MemoryContextSwitchTo(cxt);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	if (result != (Datum) 0)
+		return result;
+	initStringInfo(&text);
+	appendStringInfoString(&text, "{\"mmrepl.text\": ");
+	escape_json(&text, json);
+	appendStringInfoChar(&text, '}');
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data));
+}
+
 /* A row as jsonb, by the server's own function. */
 static Datum
 row_to_jsonb(Datum composite)
 {
 	Datum		json = DirectFunctionCall1(row_to_json, composite);
 
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
+	return mmr_conflict_log_jsonb(TextDatumGetCString(json));
 }
 
 /* A row, or how large it is if that is more than the history is to hold. */
@@ -128,7 +172,7 @@ fill_record(const MmrConflictRecord *c, Datum *v, char *n)
 	if (c->remote != NULL)
 		v[7] = slot_to_jsonb(c->remote);
 	else if (c->remote_json != NULL)
-		v[7] = DirectFunctionCall1(jsonb_in, CStringGetDatum(c->remote_json));
+		v[7] = mmr_conflict_log_jsonb(c->remote_json);
 	else
 		n[7] = 'n';
 	v[8] = Int64GetDatum(c->local_version.ts);

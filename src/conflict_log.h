@@ -41,6 +41,9 @@ typedef struct MmrConflictRecord
  */
 extern void mmr_conflict_log_write(const MmrConflictRecord *c);
 
+/* What came as JSON, as jsonb; as the string {"mmrepl.text": ...} if jsonb cannot hold it.  In a transaction. */
+extern Datum mmr_conflict_log_jsonb(const char *json);
+
 /* A key as people read it: jsonb, an object of its columns. */
 extern Datum mmr_conflict_log_key(MmrKey *key, const Datum *values);
 

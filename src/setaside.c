@@ -367,7 +367,7 @@ put_values(const MmrSetAside *s, Datum *v, char *n)
 	v[13] = Int32GetDatum(c->dot.node);
 	v[14] = Int64GetDatum((int64) c->dot.xid);
 	n[15] = s->row ? ' ' : 'n';
-	v[15] = s->row ? DirectFunctionCall1(jsonb_in, CStringGetDatum(s->row)) : (Datum) 0;
+	v[15] = s->row ? mmr_conflict_log_jsonb(s->row) : (Datum) 0;
 	v[16] = CStringGetTextDatum(unpack_sql_state(e->sqlerrcode));
 	v[17] = CStringGetTextDatum(e->message ? e->message : "");
 	n[18] = e->detail ? ' ' : 'n';
