@@ -9,7 +9,7 @@
 #	MMR_WORK	the directory, for whatever COMMAND makes; MMR_WORK/logs is kept in build/logs if COMMAND fails,
 #			MMR_WORK/result is printed last of all
 # -c DIR puts a copy of DIR, if it may be read, into MMR_WORK/given, for a COMMAND that may not read it itself.
-# -o DIR is copied to MMR_WORK/out before, and takes what is there afterwards, whatever COMMAND says.
+# -o DIR: its .json files are in MMR_WORK/out before, and it takes what is there afterwards, whatever COMMAND says.
 # Whatever COMMAND says, servers below the directory are stopped and it is removed, unless KEEP=1.
 set -euo pipefail
 
@@ -110,7 +110,7 @@ if [ -n "$given" ] && [ -r "$given" ] && [ -x "$given" ]; then
 	mkdir -m 700 "$work/given" && cp -r "$given" "$work/given/"
 fi
 if [ -n "$output" ]; then
-	mkdir "$work/out" && cp "$output"/*.json "$output"/*.md "$work/out/" 2>/dev/null || true
+	mkdir "$work/out" && cp "$output"/*.json "$work/out/" 2>/dev/null || true
 fi
 [ "$(id -u)" != 0 ] || chown -R "$user" "$work"
 chmod 755 "$work"
