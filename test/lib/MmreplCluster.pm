@@ -41,6 +41,10 @@ my $gives_way = qr/mmrepl\ push\ \d+\]\ (?:ERROR:\ \ (?:deadlock\ detected|cance
 	mmrepl\ config\]\ ERROR:\ \ (?:relation\ "mmrepl\.\w+"|function\ mmrepl\._life_known\(integer\))\ does\ not\ exist|
 	terminating\ background\ worker\ "mmrepl\ \w+"\ due\ to\ administrator\ command/x;
 
+# Now and then, that is: a test in which it does so all the time announces it.
+my $waits = qr/ERROR:  (?:deadlock detected|canceling statement due to lock timeout)/;
+my $waits_at_most = 20;
+
 # new_node(name, conf => text, link => 1 (what connects comes over an MmreplLink), preload => 0, start => 0)
 sub new_node
 {
@@ -260,10 +264,12 @@ sub log_clean
 	my ($node, $expected) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my (@bad, $down);
+	my $waited = 0;
 	foreach (split /\n/, slurp_file($node->logfile))
 	{
 		$down = 1 if /$going_down/;
 		$down = 0 if /$comes_up/;
+		push @bad, $_ if /$waits/ && /$gives_way/ && !(defined $expected && /$expected/) && ++$waited > $waits_at_most;
 		push @bad, $_
 		  if /$bug/ || (/\b(?:ERROR|FATAL):  / && !/$shutdown/ && !($down && /$while_down/) && !/$gives_way/
 			&& !(defined $expected && /$expected/));
