@@ -119,7 +119,9 @@ mmr_blockers_find(MmrTarget *t, int *constraints)
 		Relation	index = t->rri->ri_IndexRelationDescs[i];
 		bool		any = false;
 
-		if (!list_member_oid(t->uniques, RelationGetRelid(index)))
+		/* one that is being built concurrently has no pages at first */
+		if (!list_member_oid(t->uniques, RelationGetRelid(index)) ||
+			!t->rri->ri_IndexRelationInfo[i]->ii_ReadyForInserts)
 			continue;
 		tids = blockers_of(t, index, t->rri->ri_IndexRelationInfo[i], slot, tids, &any);
 		*constraints += any;
