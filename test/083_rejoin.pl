@@ -9,7 +9,12 @@ use Test::More;
 
 my ($one, $two, $three) = my @all = map { new_node($_, link => 1) } qw(aaa01 aaa02 aaa03);
 sql_all('CREATE TABLE t (id int PRIMARY KEY, v text, twice int GENERATED ALWAYS AS (id * 2) STORED); CREATE TABLE s (id serial PRIMARY KEY, v text)', @all);
-join_nodes(\@all);
+# code of a table's owner, and as whom it runs
+sql_all(q{CREATE ROLE app; GRANT CREATE ON SCHEMA public TO app; CREATE TABLE seen (who name PRIMARY KEY); GRANT ALL ON seen TO app;
+	CREATE FUNCTION see(json) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+		INSERT INTO public.seen VALUES (current_user) ON CONFLICT DO NOTHING; RETURN true; END $$;
+	SET ROLE app; CREATE DOMAIN watched AS json CHECK (public.see(VALUE)); CREATE TABLE owned (id int PRIMARY KEY, v watched)}, @all);
+join_nodes(\@all, exclude => ['public.seen']);
 sql($one, "INSERT INTO t SELECT g, 'before' FROM generate_series(1, 100) AS g");
 sql($_, "INSERT INTO s (v) SELECT '" . $_->name . "' FROM generate_series(1, 20)") foreach @all;
 wait_synced(@all);
@@ -34,6 +39,9 @@ poll_is($three, q{SELECT bool_and(last_error ~ '(heard of a life|applied changes
 like(slurp_file($three->logfile), qr/HINT:  Call mmrepl\.rejoin\(\) here/, 'the log says what to do');
 sql($three, "INSERT INTO t VALUES (1001, 'only here'); UPDATE t SET v = 'changed on both' WHERE id = 2; INSERT INTO t VALUES (1002, 'here too'); DELETE FROM t WHERE id = 4");
 sql($one, "UPDATE t SET v = 'changed on both, as aaa01 has it' WHERE id = 2; INSERT INTO t VALUES (1002, 'there too')");
+sql_all('TRUNCATE seen', @all);
+sql($_, q{SET ROLE app; INSERT INTO owned VALUES (1, '"} . $_->name . q{"'), (2, '"} . $_->name . q{\u0000"')}) foreach $three, $one;
+sql($three, q{SET ROLE app; INSERT INTO owned VALUES (3, '"only here"')});
 like(sql_error($three, "SELECT mmrepl.rejoin(copy_from => 'nobody')"), qr/"nobody" does not exist/, 'copy_from is checked');
 my @load = map { start_load($_, "INSERT INTO s (v) VALUES ('load')") } $one, $two;
 sql($three, "SELECT mmrepl.rejoin(copy_from => 'aaa02')");
@@ -48,9 +56,13 @@ is(sql($_, "SELECT count(*) FROM s WHERE v = 'lost and found'"), 50, 'what it ha
 is(sql($_, 'SELECT v, twice FROM t WHERE id = 1001'), 'only here|2002', 'what only it had is kept, ' . $_->name) foreach @all;
 is(sql($_, 'SELECT v FROM t WHERE id IN (2, 1002) ORDER BY id'), "changed on both, as aaa01 has it\nthere too", 'elsewhere the others stand, ' . $_->name) foreach @all;
 is(sql($three, q{SELECT local_row->>'v' FROM mmrepl.conflict_history WHERE key @> '{"id": 1002}'}), 'here too', 'what it lost is in the history');
+is(sql($three, q{SELECT string_agg(local_row::text, ' ' ORDER BY key) FROM mmrepl.conflict_history WHERE tablename = 'owned'}),
+	q({"v": "aaa03", "id": 1} {"mmrepl.text": "(2,\"\"\"aaa03\\\\\\\\u0000\"\"\")"}), 'also what jsonb cannot hold');
+is(sql($three, 'SELECT string_agg(who, $$,$$) FROM seen'), 'app', 'code of a table\'s owner runs as he');
 is(sql($three, q{SELECT conflict_type || coalesce(local_row->>'v', '') FROM mmrepl.conflict_history WHERE key @> '{"id": 4}'}), 'delete_origin_differs', 'a delete that nobody heard of is, too');
 is(sql($_, 'SELECT v FROM t WHERE id = 4'), 'before', 'and did not happen, ' . $_->name) foreach @all;
 same_rows($_, \@all) foreach qw(t s);
+is(sql($_, 'SELECT string_agg(v::text, $$ $$ ORDER BY id) FROM owned'), q{"aaa01" "aaa01\u0000" "only here"}, 'so it is on ' . $_->name) foreach @all;
 
 # given up, with rows that nobody else has; a copy of it that asks in its name gets nothing
 sql($_, "UPDATE mmrepl.dbgroup_db SET needs_resync = true WHERE node_id = 4;

@@ -10,12 +10,20 @@ CREATE TABLE mmrepl.kept (
 REVOKE ALL ON mmrepl.kept FROM PUBLIC;
 COMMENT ON TABLE mmrepl.kept IS 'rows that were written here before a rejoin and perhaps sent to nobody: looked at when the copy is in';
 
+CREATE FUNCTION mmrepl._rows_as_owner(tbl regclass, query text, keys jsonb[], OUT key jsonb, OUT content text) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'mmrepl_rows_as_owner';
+REVOKE ALL ON FUNCTION mmrepl._rows_as_owner(regclass, text, jsonb[]) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._rows_as_owner(regclass, text, jsonb[]) IS
+    'takes a table, a query and its parameter; gives what the query gives with the rights of the table''s owner, whose code (domains, casts) it may run';
+
 CREATE FUNCTION mmrepl._keep_unsent() RETURNS int8
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     m record;
+    some_keys jsonb[];
     n int8;
     total int8 := 0;
 BEGIN
@@ -37,15 +45,18 @@ BEGIN
              JOIN pg_class AS c ON c.oid = u.relid JOIN pg_namespace AS n ON n.oid = c.relnamespace LOOP
         IF m.whole THEN
             INSERT INTO mmrepl.kept (nspname, relname) VALUES (m.nspname, m.relname);
-        ELSE
-            EXECUTE format('INSERT INTO mmrepl.kept (nspname, relname, key, content)
-                    SELECT %1$L, %2$L, u.key, t::text FROM pg_temp.mmrepl_unsent AS u
-                    CROSS JOIN LATERAL jsonb_populate_record(NULL::%1$I.%2$I, u.key) AS r
-                    LEFT JOIN %1$I.%2$I AS t ON %3$s WHERE u.relid = %4$s AND u.key IS NOT NULL',
-                    m.nspname, m.relname, m.matches, m.relid);
+            total := total + 1;
+            CONTINUE;
         END IF;
-        GET DIAGNOSTICS n = ROW_COUNT;
-        total := total + n;
+        FOR some_keys IN SELECT array_agg(x.key) FROM (SELECT u.key, row_number() OVER () / 1000 AS part FROM pg_temp.mmrepl_unsent AS u
+                    WHERE u.relid = m.relid AND u.key IS NOT NULL) AS x GROUP BY x.part LOOP
+            INSERT INTO mmrepl.kept (nspname, relname, key, content)
+                SELECT m.nspname, m.relname, r.key, r.content FROM mmrepl._rows_as_owner(m.relid::regclass,
+                    format('SELECT u.key, t::text FROM unnest($1) AS u(key) CROSS JOIN LATERAL jsonb_populate_record(NULL::%1$I.%2$I, u.key) AS r
+                            LEFT JOIN %1$I.%2$I AS t ON %3$s', m.nspname, m.relname, m.matches), some_keys) AS r;
+            GET DIAGNOSTICS n = ROW_COUNT;
+            total := total + n;
+        END LOOP;
     END LOOP;
     RETURN total;
 END
@@ -84,7 +95,7 @@ REVOKE ALL ON FUNCTION mmrepl._forget_all() FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._forget_all() IS
     'takes nothing; this database forgets who it was, its change log and what it had applied; not the configuration';
 
-CREATE FUNCTION mmrepl._kept_is_lost(kept_id int8) RETURNS void
+CREATE FUNCTION mmrepl._kept_is_lost(kept_id int8, as_text bool) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -92,19 +103,20 @@ DECLARE
     k record;
     now_there jsonb;
     was jsonb;
+    there text;
 BEGIN
     SELECT x.*, (SELECT min(s.sync_id) FROM mmrepl.sync s JOIN mmrepl.relgroup_rel g ON g.relgroup = s.relgroup
                  WHERE g.nspname = x.nspname AND g.relname = x.relname) AS sync_id
         INTO k FROM mmrepl.kept AS x WHERE x.id = kept_id;
-    IF k.sync_id IS NULL THEN
+    there := format('%I.%I', k.nspname, k.relname);
+    IF k.sync_id IS NULL OR to_regclass(there) IS NULL THEN
         RETURN;
+    ELSIF as_text THEN
+        was := jsonb_build_object('mmrepl.text', k.content);
     ELSIF k.key IS NOT NULL THEN
-        EXECUTE format('SELECT to_jsonb(t) FROM %1$I.%2$I AS t, jsonb_populate_record(NULL::%1$I.%2$I, %3$L) AS r WHERE %4$s',
-                k.nspname, k.relname, k.key,
-                (SELECT string_agg(format('t.%1$I = r.%1$I', c), ' AND ') FROM jsonb_object_keys(k.key) AS c)) INTO now_there;
-        IF k.content IS NOT NULL THEN
-            EXECUTE format('SELECT to_jsonb(%L::%I.%I)', k.content, k.nspname, k.relname) INTO was;
-        END IF;
+        SELECT r.key, r.content::jsonb INTO now_there, was FROM mmrepl._rows_as_owner(there::regclass,
+            format('SELECT (SELECT to_jsonb(t) FROM %1$s AS t, jsonb_populate_record(NULL::%1$s, $1[1]) AS r WHERE %2$s), to_jsonb(%3$L::%1$s)::text', there,
+                   (SELECT string_agg(format('t.%1$I = r.%1$I', c), ' AND ') FROM jsonb_object_keys(k.key) AS c), k.content), ARRAY[k.key]) AS r;
         IF now_there IS NOT DISTINCT FROM was THEN
             RETURN;
         END IF;
@@ -115,9 +127,9 @@ BEGIN
                 'apply_remote', was, now_there, 0, 0);
 END
 $$;
-REVOKE ALL ON FUNCTION mmrepl._kept_is_lost(int8) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl._kept_is_lost(int8) IS
-    'takes a row of mmrepl.kept that is not written again; tells of it in the conflict history, unless what is there is the same';
+REVOKE ALL ON FUNCTION mmrepl._kept_is_lost(int8, bool) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._kept_is_lost(int8, bool) IS
+    'takes a row of mmrepl.kept that is not written again, and whether it is to be shown as text (jsonb cannot hold it); tells of it in the conflict history, unless what is there is the same';
 
 CREATE FUNCTION mmrepl._advance_sequences() RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
