@@ -41,7 +41,7 @@ $(OBJS): $(HDRS)
 
 # Private servers, no installation: scripts/with_server.sh says what happens.
 # TESTS="regress isolation tap", PROVE_TESTS=test/..., ASSERT=prefix of a PostgreSQL with assertions
-.PHONY: test demo chaos chaos-proof bench headerscheck
+.PHONY: test demo chaos chaos-proof bench headerscheck breakscheck
 test:
 	@scripts/with_server.sh -p python3 -c /etc/freeradius/3.0 -n test/run.sh
 
@@ -73,3 +73,8 @@ headerscheck:
 	@status=0; for h in $(HDRS); do \
 		printf '#include "postgres.h"\n#include "%s"\n' $$(basename $$h) | \
 		$(CC) $(CFLAGS) $(CPPFLAGS) -Isrc -fsyntax-only -x c - || status=1; done; exit $$status
+
+# every rule can be left out
+breakscheck:
+	@status=0; grep -oE 'MMR_BREAK_[A-Z_]+' src/*.c | sort -u | { while IFS=: read -r file rule; do \
+		$(CC) $(CFLAGS) $(CPPFLAGS) -Isrc -D$$rule -fsyntax-only $$file || status=1; done; exit $$status; }

@@ -512,7 +512,7 @@ mmr_merge_items(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *items, int nite
 
 #ifdef MMR_BREAK_DEFER
 		merge_keys(m, table, t, items, n = 1);
-		mmr_collide_settle(m);
+		mmr_collide_settle(m, NULL);
 #else
 		merge_keys(m, table, t, items, n);
 #endif

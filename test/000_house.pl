@@ -112,6 +112,7 @@ none('nothing sleeps by the clock', grep { $text{$_} =~ /\b(?:pg_sleep|pg_usleep
 none('nothing is left unfinished', grep { $text{$_} =~ /\b(?:TODO|FIXME|XXX)\b/ } sort keys %text);
 none('nor prints other than by ereport', grep { $text{$_} =~ /\b(?:printf|fprintf|puts) *\(/ } sort keys %text);
 is(system('make', '-s', 'headerscheck', "PG_CONFIG=$ENV{PG_CONFIG}"), 0, 'every header compiles alone');
+is(system('make', '-s', 'breakscheck', "PG_CONFIG=$ENV{PG_CONFIG}"), 0, 'every rule can be left out');
 
 # What CREATE EXTENSION makes.
 my $node = new_node('house');
