@@ -112,6 +112,8 @@ apply_xact(XactEvent event, void *arg)
 			if (db != NULL && session.batch->ended)
 			{
 				pg_atomic_fetch_add_u64(&db->contexts, 1);
+				if (session.batch->kind == MMR_BATCH_COPY)
+					pg_atomic_fetch_add_u64(&db->copies, 1);
 				/* also when nothing had to be done: the sender waits to hear that we know */
 				if (session.batch->changes)
 					pg_atomic_fetch_add_u64(&db->applied, 1);
@@ -248,6 +250,7 @@ apply_begin(MmrReader *r)
 	b->merge.sync = session.sync = apply_sync(sync_id, source);
 	mmr_capture_prepare_clock();
 	b->merge.my_node = mmr_membership_my_id();
+	b->merge.copies = pg_atomic_read_u64(&mmr_shared_database()->copies);
 	b->merge.source_node = source;
 	b->merge.context = b->context;
 	b->merge.versions = session.versions;
@@ -264,7 +267,10 @@ apply_begin(MmrReader *r)
 				(errcode(ERRCODE_MMR_POSITION),
 				 errmsg("batch does not start where the last one ended")));
 	if (b->kind == MMR_BATCH_COPY)
+	{
 		mmr_merge_see(&b->merge, (int64) mmr_get_bounded(r, PG_INT64_MAX, "time is out of range"));
+		mmr_sweep_begin_copy(&b->merge);
+	}
 	mmr_target_defer_nothing();
 	session.batch = b;
 }
@@ -399,6 +405,8 @@ apply_end(ApplyBatch *b)
 	if (mmr_merge_hold_members(&b->merge, b->tables))
 		session.versions_lost = true;
 	session.sync = b->merge.sync;
+	if (b->kind == MMR_BATCH_COPY)
+		mmr_sweep_crossed(&b->merge, b->tables);
 	changed = c->inserted + c->updated + c->deleted + c->truncated > 0;
 	if (b->kind != MMR_BATCH_COPY ||
 		mmr_join_copied(b->merge.sync, b->merge.source_node, b->context))

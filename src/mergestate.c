@@ -27,6 +27,7 @@
 #include "guc.h"
 #include "mergestate.h"
 #include "rowerror.h"
+#include "shared.h"
 #include "topology.h"
 
 /* Each look waits for whoever was in the way: more are needed only if it never ends. */
@@ -95,14 +96,21 @@ mmr_merge_hold_members(MmrMerge *m, List *tables)
 }
 
 void
+mmr_merge_hold_ends(bool alone)
+{
+	LockDatabaseObject(mmr_catalog_table("progress"), InvalidOid, 0, alone ? ExclusiveLock : ShareLock);
+}
+
+void
 mmr_merge_before_commit(MmrMerge *m)
 {
 	if (!m->recorded)
 		return;
-	LockDatabaseObject(mmr_catalog_table("progress"), InvalidOid, 0, m->absent ? ExclusiveLock : ShareLock);
+	mmr_merge_hold_ends(m->absent);
 	(void) mmr_merge_snapshot(m);
 	PopActiveSnapshot();
-	if (m->crossed || mmr_versions_crossing(m->versions)->met > 0)
+	if (m->crossed || mmr_versions_crossing(m->versions)->met > 0 ||
+		(m->absent && pg_atomic_read_u64(&mmr_shared_database()->copies) != m->copies))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("another peer's changes of the same keys have been applied meanwhile")));

@@ -74,6 +74,8 @@ typedef struct MmrMerge
 	List	   *held;			/* ...here */
 	bool		recorded;		/* something that other peers may speak of, too... */
 	bool		absent;			/* ...and a delete of what is not here */
+	uint64		copies;			/* initial copies applied here before it began */
+	MmrPosition *began;			/* a copy: what of the log its first look at anything could see */
 	bool		crossed;		/* under guard, with what another peer's session has written */
 	bool		feeding;		/* versions are being fed */
 	int64		set_aside;		/* items, for the first time */
@@ -102,9 +104,14 @@ extern bool mmr_merge_hold_members(MmrMerge *m, List *tables);
  * be locked: of two peers' sessions one may have deleted it and the other one
  * inserted it without noticing each other.  So of these only one is between here
  * and its end; the later one finds in the log what the other one has done.
- * ERROR (to be tried again) if they have met.
+ * (Rows of an initial copy are not in the log: mmr_sweep_crossed; whoever comes
+ * behind it and has deleted what was not here, looks again.)  ERROR (to be
+ * tried again) if they have met.
  */
 extern void mmr_merge_before_commit(MmrMerge *m);
+
+/* Of its two sides that of a copy: until the commit nobody else ends who has deleted what was not here. */
+extern void mmr_merge_hold_ends(bool alone);
 
 /* A4: can anybody but the sender lack what comes of the table, and hear of it from here? Sets both flags. */
 extern void mmr_merge_settle_recording(MmrSync *sync, MmrMergeTable *table);

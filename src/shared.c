@@ -126,6 +126,7 @@ shared_fill(void)
 		pg_atomic_init_u64(&db->changes, 0);
 		pg_atomic_init_u64(&db->applied, 0);
 		pg_atomic_init_u64(&db->contexts, 0);
+		pg_atomic_init_u64(&db->copies, 0);
 		pg_atomic_init_u64(&db->errors, 0);
 		pg_atomic_init_u64(&db->config_generation, 0);
 		pg_atomic_init_u32(&db->config_changing, 0);

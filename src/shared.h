@@ -35,6 +35,7 @@ typedef struct MmrDatabase
 	pg_atomic_uint64 changes;	/* changes those captured */
 	pg_atomic_uint64 applied;	/* batches applied here that told of changes: our context is worth sending */
 	pg_atomic_uint64 contexts;	/* batches of any kind applied here: what purge depends on */
+	pg_atomic_uint64 copies;	/* initial copies applied here; grows before any lock of theirs is released */
 	pg_atomic_uint64 errors;	/* grows when what is set aside has changed */
 	pg_atomic_uint64 config_generation; /* bumped after each committed change of configuration */
 	pg_atomic_uint32 config_changing;	/* transactions that change it and are about to commit, or have, and not bumped it yet */

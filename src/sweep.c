@@ -312,6 +312,86 @@ mmr_sweep_clear(MmrMerge *m, MmrMergeTable *table)
 	PopActiveSnapshot();
 }
 
+void
+mmr_sweep_begin_copy(MmrMerge *m)
+{
+	MemoryContext old = MemoryContextSwitchTo(m->batch_cxt);
+
+	(void) mmr_merge_snapshot(m);
+	m->began = mmr_position_active();
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(old);
+}
+
+/* Deletes of one table that a copy has not seen from its beginning. */
+typedef struct Crossed
+{
+	MmrMerge   *m;
+	MmrMergeTable *table;
+	MmrTarget  *t;
+} Crossed;
+
+static void
+crossed_run(void *arg, int segment, uint64 xid, const char *data, int len)
+{
+	Crossed    *c = arg;
+	MmrKey	   *key = c->table->key;
+	MmrRun		run;
+	MmrChange	change;
+
+	if (mmr_position_covers(c->m->began, xid))
+		return;
+	mmr_changelog_open_run(&run, xid, data, len);
+	while (mmr_changelog_next(&run, &change))
+	{
+		Datum		values[INDEX_MAX_KEYS];
+		MmrState	state;
+		MemoryContext old;
+
+		if (change.relid != c->table->relid || change.op != MMR_OP_DELETE ||
+			!mmr_versions_lookup(c->m->versions, key, mmr_key_hash(key, change.key, change.keylen),
+								 change.key, change.keylen, &state) ||
+			mmr_version_compare(&state.version, &change.version) != 0)
+			continue;
+		old = MemoryContextSwitchTo(c->t->cxt);
+		mmr_key_decode(key, change.key, change.keylen, values);
+		/* nobody else has written it: he would have waited for the delete, or be in the log */
+		if (mmr_target_find(c->t, values) && mmr_target_delete(c->t) == MMR_WRITE_DONE)
+			c->m->counts.inserted--;
+		ExecClearTuple(c->t->found);
+		ResetPerTupleExprContext(c->t->estate);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(c->t->cxt);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+void
+mmr_sweep_crossed(MmrMerge *m, List *tables)
+{
+	Snapshot	snapshot;
+	ListCell   *lc;
+
+	mmr_merge_hold_ends(true);
+	snapshot = mmr_merge_snapshot(m);
+	foreach(lc, tables)
+	{
+		MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl crossed",
+												  ALLOCSET_DEFAULT_SIZES);
+		Crossed		c = {m, lfirst(lc)};
+
+		mmr_merge_open_table(c.table);
+		c.t = mmr_target_open(c.table->rel, c.table->key, cxt);
+		mmr_target_begin(c.t, snapshot);
+		mmr_logreader_scan(mmr_logreader_create(cxt), snapshot, mmr_position_active(), crossed_run,
+						   NULL, &c);
+		mmr_target_end(c.t);
+		mmr_target_close(c.t);
+		MemoryContextDelete(cxt);
+	}
+	PopActiveSnapshot();
+}
+
 bool
 mmr_sweep_has_rows(MmrVersions *versions, Relation rel, MmrKey *key)
 {
