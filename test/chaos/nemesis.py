@@ -21,7 +21,7 @@ class Nemesis(threading.Thread):
         self.stopped = set()
         weights = {"cut": 6, "late": 2, "vanish": 2, "isolate": 2, "slow": 2, "kill_worker": 4, "terminate_worker": 4,
                    "kill_client": 2, "kill_server": 4, "restart": 2, "freeze": 3, "maintain": 4, "pause": 2, "stop_here": 2,
-                   "kick": 1, "membership": 3}
+                   "kick": 1, "recopy": 1, "membership": 3}
         if profile.faults:
             weights = {f: profile.faults.split(",").count(f) for f in profile.faults.split(",") if f != "none"}
         if profile.clock:
@@ -175,6 +175,11 @@ class Nemesis(threading.Thread):
     def kick(self, server):
         if self.sql(server, "SELECT mmrepl.kick('chaos', 1)"):
             self.count("kick", server.name)
+
+    def recopy(self, server):
+        """All get the initial copy once more, while everybody writes: nothing may come of it."""
+        if self.sql(server, "SELECT mmrepl.update_sync('chaos', onetimecopy => 1)"):
+            self.count("copy again", server.name)
 
     def clock(self, server):
         offset = self.rng.choice([-40, -5, -1, -0.1, 0, 0.1, 1, 5, 40])
