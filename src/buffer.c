@@ -66,7 +66,8 @@ buffer_start(int32 node)
 											  ALLOCSET_DEFAULT_SIZES);
 
 	buffer.node = node;
-	buffer.allocated = 8192;
+	/* with what else a small transaction needs, in the context's first block */
+	buffer.allocated = 4096;
 	buffer.data = MemoryContextAlloc(cxt, buffer.allocated);
 	buffer.len = 0;
 	buffer.max_levels = 8;

@@ -21,6 +21,7 @@
 #include <limits.h>
 
 #include "access/heapam.h"
+#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -194,6 +195,25 @@ append_mark(MmrAppender *a)
 }
 
 /*
+ * At commit there is none.  It is needed where something goes to the segment's
+ * TOAST table, which a small transaction need not pay for; but a server
+ * with assertions wants one for every table that might have to.
+ */
+static bool
+append_needs_snapshot(MmrAppender *a)
+{
+#ifndef USE_ASSERT_CHECKING
+	bool		toasts = false;
+
+	for (int i = 0; i < a->nruns; i++)
+		toasts |= ExecFetchSlotHeapTuple(slots[i], true, NULL)->t_len > TOAST_TUPLE_THRESHOLD;
+	if (!toasts)
+		return false;
+#endif
+	return !HaveRegisteredOrActiveSnapshot();
+}
+
+/*
  * Hands the runs gathered so far to the heap, always at its end: what room is left in
  * pages before is not worth that readers look at all of them again.
  */
@@ -201,14 +221,16 @@ static void
 append_write(MmrAppender *a)
 {
 	CommandId	cid = GetCurrentCommandId(true);
-	bool		pushed = !HaveRegisteredOrActiveSnapshot();
+	bool		pushed = false;
 	MemoryContext old;
 
 	if (a->nruns == 0)
 		return;
-	/* at commit there is none, and the segments have TOAST tables, if only by their columns' types */
-	if (pushed)
+	if (append_needs_snapshot(a))
+	{
+		pushed = true;
 		PushActiveSnapshot(GetTransactionSnapshot());
+	}
 	old = MemoryContextSwitchTo(write_cxt);
 	/* a multi-insert cannot be kept from logical decoding */
 	if (a->nruns > 1 && !RelationIsLogicallyLogged(a->rel))
