@@ -417,7 +417,10 @@ mmrepl_remove_db(PG_FUNCTION_ARGS)
 	mmr_membership_refresh();
 	node = mmr_membership_node_by_name(name);
 	if (!force && node != NULL && mmr_leaving_sends(node->id))
+	{
+		mmr_leaving_require_running(node->id, name, NULL);
 		mmr_leaving_drain(name, node->conninfo, timeout);
+	}
 
 	mmr_config_begin();
 	mmr_names_require("db", name);
@@ -425,11 +428,12 @@ mmrepl_remove_db(PG_FUNCTION_ARGS)
 	node_id = node->id;
 	if (!force && mmr_leaving_sends(node_id))
 	{
+		mmr_leaving_require_running(node_id, name, NULL);
 		mmr_config_require(node_id);
 		mmr_leaving_hold_writers(node_id);
 		mmr_leaving_drain(name, node->conninfo, timeout);
 	}
-	mmr_leaving_take_out(node_id, name);
+	mmr_leaving_take_out(node_id, name, force);
 	mmr_sqlrun_exec("DELETE FROM mmrepl.db WHERE name = $1", 1, &name);
 	mmr_config_publish(NIL);
 	PG_RETURN_VOID();
@@ -465,6 +469,7 @@ drain_those_who_go(const char *dbgroup, List *dbs, double timeout, bool locked)
 
 		if (node == NULL)
 			continue;
+		mmr_leaving_require_running(node->id, name, dbgroup);
 		if (locked)
 		{
 			mmr_config_require(node->id);

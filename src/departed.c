@@ -36,6 +36,7 @@
 #include "progress.h"
 #include "sqlrun.h"
 #include "stability.h"
+#include "topology.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -166,8 +167,10 @@ mmr_departed_settled(MmrSync *sync, int32 node_id)
 	{
 		MmrProgress *p = lfirst(lc);
 
+		/* what it writes may come to that one by another sync all the time */
 		if (p->source_node == node_id ? p->position != NULL :
-			mmr_context_position(p->context, node_id) != NULL)
+			(mmr_context_position(p->context, node_id) != NULL &&
+			 !mmr_topology_reaches_besides(sync, node_id, p->source_node)))
 			settled = false;
 	}
 	PopActiveSnapshot();

@@ -34,6 +34,7 @@
 #include "errors.h"
 #include "join.h"
 #include "node.h"
+#include "outgoing.h"
 #include "progress.h"
 #include "resync.h"
 #include "shared.h"
@@ -163,6 +164,9 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	PushActiveSnapshot(GetLatestSnapshot());
 	p = mmr_progress_read(sync_id, node_id);
 	PopActiveSnapshot();
+	/* what a target says is for good, and it may have been a source when it committed that */
+	if (sync->my_role == MMR_ROLE_TARGET)
+		mmr_outgoing_flush_wal();
 	n[1] = p->position == NULL;
 	if (p->position != NULL)
 		v[1] = mmr_position_to_datum(p->position);

@@ -24,14 +24,16 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "guc.h"
 #include "kept.h"
-#include "membership.h"
+#include "rowerror.h"
 #include "session.h"
 #include "sqlrun.h"
 #include "worker.h"
@@ -161,7 +163,8 @@ try_row(bool (*work) (char *const *row), char *const *row)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(cxt);
-		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED || edata->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
+		/* what passes by itself is no reason to give a row up */
+		if (!mmr_rowerror_is(edata->sqlerrcode))
 			ReThrowError(edata);
 		done = false;
 		ereport(LOG,
@@ -185,9 +188,13 @@ kept_some(void)
 	int			again = 0;
 
 	mmr_worker_start_transaction("writing again what a rejoin has kept");
+	/* nobody's open transaction keeps the janitor from the rest */
+	(void) set_config_option("lock_timeout", psprintf("%d", mmr_guc_lock_timeout), PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
 	if (mmr_worker_hold_extension() &&
 		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.kept LIMIT 1", 0, NULL) > 0 &&
-		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.sync_state WHERE NOT opened OR copied = 0", 0, NULL) == 0)
+		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.sync_state t JOIN mmrepl.sync s USING (sync_id)"
+						" WHERE NOT t.opened OR (t.since > s.since AND t.copied = 0)", 0, NULL) == 0)
 	{
 		while (n < ROWS_AT_ONCE &&
 			   (row = mmr_sqlrun_row("SELECT id, nspname, relname, content FROM mmrepl.kept ORDER BY id LIMIT 1", 0, NULL)) != NULL)
@@ -214,9 +221,42 @@ kept_some(void)
 	return n > 0;
 }
 
+/* False also if it does not work at the moment: the janitor has other work. */
+static bool
+kept_try(void)
+{
+	static char said[MMR_MSGLEN];
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool more = false;
+
+	PG_TRY();
+	{
+		more = kept_some();
+		said[0] = '\0';
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(cxt);
+		if (strncmp(said, edata->message, MMR_MSGLEN - 1) != 0)
+			ereport(LOG,
+					(errcode(edata->sqlerrcode),
+					 errmsg("rows from before the rejoin cannot be written again yet: %s", edata->message)));
+		strlcpy(said, edata->message, MMR_MSGLEN);
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	return more;
+}
+
 void
 mmr_kept_round(void)
 {
-	while (kept_some())
+	while (kept_try())
 		CHECK_FOR_INTERRUPTS();
 }

@@ -43,6 +43,25 @@ mmr_leaving_sends(int32 node_id)
 	return false;
 }
 
+void
+mmr_leaving_require_running(int32 node_id, const char *name, const char *dbgroup)
+{
+	ListCell   *lc;
+
+	foreach(lc, mmr_membership_syncs())
+	{
+		MmrSync    *sync = lfirst(lc);
+
+		if (sync->paused && mmr_membership_is_source(sync, node_id) &&
+			(dbgroup == NULL || strcmp(sync->dbgroup, dbgroup) == 0))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("db \"%s\" cannot deliver what it has written: sync \"%s\" is %s", name, sync->name,
+							sync->halted ? "halted" : "paused"),
+					 errhint("SELECT mmrepl.resume(%s) first. " FORCE_HINT, quote_literal_cstr(sync->name))));
+	}
+}
+
 /* Says what force means, whatever went wrong. */
 static void
 add_hint(void *arg)
@@ -120,12 +139,29 @@ mmr_leaving_hold_writers(int32 node_id)
 		PQclear(mmr_remote_exec(mmr_remote_find(node_id), sql, 0, NULL));
 }
 
+/* Nobody but the hub knew what each leaf had: what it had not handed on, the leaves may have forgotten. */
+static void
+warn_of_lost_hub(const char *node_id, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, mmr_sqlrun_texts("SELECT s.name FROM mmrepl.sync s JOIN mmrepl.dbgroup_db d ON d.dbgroup = s.dbgroup"
+								 " WHERE d.node_id = $1::int4 AND d.role = 'hub' ORDER BY s.sync_id", 1, &node_id))
+		ereport(WARNING,
+				(errmsg("db \"%s\" was the hub of sync \"%s\": what it had not handed on is where it was written, and may be nowhere else",
+						name, (char *) lfirst(lc)),
+				 errdetail("From now on each db of the sync exchanges with each."),
+				 errhint("Compare them with mmrepl.compare_sync().")));
+}
+
 void
-mmr_leaving_take_out(int32 node_id, const char *name)
+mmr_leaving_take_out(int32 node_id, const char *name, bool lost)
 {
 	const char *arg = psprintf("%d", node_id);
 	char	   *sync;
 
+	if (lost)
+		warn_of_lost_hub(arg, name);
 	mmr_sqlrun_exec("DELETE FROM mmrepl.dbgroup_db WHERE node_id = $1::int4", 1, &arg);
 	sync = mmr_sqlrun_text("SELECT s.name FROM mmrepl.sync s WHERE (SELECT count(*) FROM mmrepl.dbgroup_db d WHERE d.dbgroup = s.dbgroup) < 2"
 						   " ORDER BY s.sync_id LIMIT 1", 0, NULL);

@@ -37,7 +37,7 @@
 #include "link.h"
 #include "membership.h"
 #include "node.h"
-#include "peerstate.h"
+#include "peersaid.h"
 #include "report.h"
 #include "resync.h"
 #include "rowerror.h"
@@ -48,7 +48,6 @@
 #include "transport.h"
 #include "worker.h"
 
-#define SAVE_INTERVAL_MS	5000	/* for what is known of the peer: mmrepl.peer_state */
 #define RETRY_FIRST_MS		50		/* pause after a lock or a deadlock at the peer */
 /* An idle pusher looks at its peer ever less often, down to once in so many heartbeats. */
 #define REST_HEARTBEATS		10
@@ -69,7 +68,7 @@ typedef struct Pusher
 	MmrWanted	wanted;			/* keys that the peer asks for, in this session */
 	bool		sending;		/* rows are on their way to the peer */
 	bool		careful;		/* it could not apply one of them: next time it shall set that aside (A11) */
-	MmrPosition *from;			/* where the peer stands, as last heard; in life */
+	MmrPeerSaid said;			/* where the peer stands */
 	bool		heard;			/* in this session */
 	uint64		generation;		/* of the configuration of this session */
 	uint64		commits;		/* counters when the last round began */
@@ -77,10 +76,6 @@ typedef struct Pusher
 	uint64		applied;
 	uint64		context_sent;	/* `applied` when our context was sent last */
 	TimestampTz context_sent_at;
-	TimestampTz saved_at;
-	bool		unsaved;
-	bool		target;			/* that is to be asked what it has of others */
-	char		saved_message[MMR_MSGLEN];
 	long		pause_ms;		/* after the next transient failure */
 	bool		looked;			/* at the members */
 	char		missing[MMR_MSGLEN];	/* what is wrong with one of them */
@@ -119,37 +114,13 @@ pusher_config_moved(Pusher *p)
 	return pg_atomic_read_u64(&p->db->config_generation) != p->generation;
 }
 
-/* Keeps the position the peer stands at. */
-static void
-pusher_stands_at(Pusher *p, const MmrPosition *position)
-{
-	if (p->from != NULL)
-		pfree(p->from);
-	p->from = position ? mmr_position_copy(position, p->life) : NULL;
-}
-
 /* Writes down what is to survive a restart of the server, and what a target has told.  In a transaction of its own. */
 static void
 pusher_save(Pusher *p, const bytea *told)
 {
-	MmrPeerState state;
-	MmrSync    *sync;
-
 	mmr_worker_start_transaction("saving state");
-	sync = pusher_sync(p);
-	/* asked again until it has all that others have, too */
-	p->unsaved = told != NULL && mmr_tidings_behind(sync, p->peer, told);
-	state.told = told;
-	state.acked = p->from;
-	state.error = p->last_message[0] ? p->last_message : NULL;
-	SpinLockAcquire(&p->me->mutex);
-	state.last_good = p->me->last_good;
-	state.last_bad = p->me->last_error_at;
-	SpinLockRelease(&p->me->mutex);
-	mmr_peerstate_save(p->sync_id, p->peer, &state);
+	mmr_peersaid_save(&p->said, pusher_sync(p), p->me, p->last_message, told);
 	mmr_worker_commit_transaction();
-	p->saved_at = GetCurrentTimestamp();
-	strlcpy(p->saved_message, p->last_message, MMR_MSGLEN);
 }
 
 static void
@@ -182,7 +153,7 @@ pusher_copy(Pusher *p, int kind)
 	p->sending = false;
 	mmr_report_copy_ended();
 	mmr_worker_good();
-	p->unsaved = true;
+	p->said.unsaved = true;
 	mmr_worker_commit_transaction();
 }
 
@@ -198,14 +169,14 @@ pusher_hello(Pusher *p)
 	sync = pusher_sync(p);
 	/* the configuration is the same on both sides by now */
 	mmr_resync_check(sync, p->peer);
-	mmr_handshake_hello(p->link, sync, p->peer, p->from, &greeting);
+	mmr_handshake_hello(p->link, sync, p->peer, p->said.position, &greeting);
 	mmr_join_meet(sync, p->peer, greeting.clock);
 	waits_for = mmr_join_waits_for(sync, 0);
 	if (waits_for != NULL)
 		waits_for = MemoryContextStrdup(p->cxt, waits_for);
 	if (greeting.waits_for != NULL)
 		greeting.waits_for = MemoryContextStrdup(p->cxt, greeting.waits_for);
-	pusher_stands_at(p, greeting.position);
+	mmr_peersaid_stands_at(&p->said, greeting.position);
 	mmr_worker_commit_transaction();
 	if (waits_for != NULL || greeting.waits_for != NULL)
 		ereport(ERROR,
@@ -226,7 +197,7 @@ pusher_look(Pusher *p)
 	pg_memory_barrier();
 	mmr_worker_start_transaction("looking at the log");
 	sync = pusher_sync(p);
-	mmr_report_pending(mmr_backlog_look(p->backlog, sync, p->from));
+	mmr_report_pending(mmr_backlog_look(p->backlog, sync, p->said.position));
 	mmr_worker_commit_transaction();
 }
 
@@ -259,10 +230,10 @@ pusher_connect(Pusher *p)
 	p->batch = NULL;
 	MemoryContextReset(p->cxt);
 	mmr_worker_start_transaction("reading the configuration");
-	mmr_node_check();
 	sync = pusher_sync(p);
+	mmr_peersaid_begin(&p->said, sync);
+	mmr_node_check();
 	conninfo = MemoryContextStrdup(p->cxt, mmr_membership_node(p->peer)->conninfo);
-	p->target = mmr_tidings_matter(sync, p->peer);
 	p->batch = mmr_batch_create(p->cxt, p->sync_id, p->peer);
 	mmr_wanted_init(&p->wanted, p->cxt);
 	mmr_batch_want(p->batch, &p->wanted);
@@ -298,7 +269,6 @@ pusher_connect(Pusher *p)
 	/* whatever was told before may not have arrived: tell our context once */
 	p->context_sent = pg_atomic_read_u64(&p->db->applied) - 1;
 	p->context_sent_at = 0;
-	p->unsaved |= p->target;
 	return true;
 }
 
@@ -355,10 +325,10 @@ pusher_confirm(Pusher *p)
 	mmr_transport_finish(t);
 	p->sending = p->careful = false;
 	mmr_wanted_served(&p->wanted, t->counts[5] > 0);
-	pusher_stands_at(p, mmr_batch_position(p->batch));
+	mmr_peersaid_stands_at(&p->said, mmr_batch_position(p->batch));
 	p->context_sent = p->applied;
 	p->context_sent_at = GetCurrentTimestamp();
-	p->unsaved = true;
+	p->said.unsaved = true;
 	mmr_report_batch(t->bytes, t->counts);
 }
 
@@ -392,7 +362,7 @@ pusher_round(Pusher *p)
 
 	mmr_worker_start_transaction("pushing");
 	sync = pusher_sync(p);
-	work = mmr_batch_prepare(p->batch, sync, p->from);
+	work = mmr_batch_prepare(p->batch, sync, p->said.position);
 	/* the snapshot may see changes of a member that has just come: they would be passed over for ever */
 	if (pusher_config_moved(p) || !mmr_membership_is_current())
 	{
@@ -450,12 +420,10 @@ pusher_nap(Pusher *p)
 	bool		rest = !tell && !p->wanted.standing && !mmr_seqcopy_any();
 	bool		heard = false;
 
-	if (p->unsaved && TimestampDifferenceExceeds(p->saved_at, before, SAVE_INTERVAL_MS))
-		pusher_save(p, p->target ? mmr_tidings_ask(p->link, p->sync_id) : NULL);
 	p->nap_ms = rest ? Min(2 * p->nap_ms, (long) REST_HEARTBEATS * mmr_guc_heartbeat_interval) : 0;
 	/* what is not saved yet is so in the end */
-	if (p->unsaved)
-		p->nap_ms = Min(p->nap_ms, SAVE_INTERVAL_MS);
+	if (p->said.unsaved)
+		p->nap_ms = Min(p->nap_ms, MMR_PEERSAID_MS);
 	p->nap_ms = Max(p->nap_ms, mmr_guc_heartbeat_interval);
 	pg_atomic_write_u32(&me->sleeping, rest ? MMR_SLEEP_REST : MMR_SLEEP_NAP);
 	pg_memory_barrier();
@@ -471,16 +439,34 @@ pusher_nap(Pusher *p)
 		p->nap_ms = 0;
 }
 
+/* Now and then, also while there is something to do all the time: what a target has confirmed is purged by what is written down. */
+static void
+pusher_save_if_due(Pusher *p)
+{
+	bytea	   *told;
+
+	if (!mmr_peersaid_due(&p->said))
+		return;
+	told = p->said.target ? mmr_tidings_ask(p->link, p->sync_id) : NULL;
+	pusher_save(p, told);
+	if (told != NULL)
+		pfree(told);
+}
+
 static void
 pusher_session(Pusher *p)
 {
+	bool		more;
+
 	if (!pusher_connect(p))
 		return;
 	mmr_backlog_forget(p->backlog);
 	mmr_worker_good();
 	while (!pusher_config_moved(p))
 	{
-		if (!pusher_round(p))
+		more = pusher_round(p);
+		pusher_save_if_due(p);
+		if (!more)
 			pusher_nap(p);
 	}
 }
@@ -539,7 +525,7 @@ static void
 pusher_look_and_save(Pusher *p)
 {
 	pusher_look(p);
-	if (p->unsaved || strcmp(p->saved_message, p->last_message) != 0)
+	if (p->said.unsaved || strcmp(p->said.message, p->last_message) != 0)
 		pusher_save(p, NULL);
 }
 
@@ -552,16 +538,6 @@ pusher_halt(Pusher *p)
 	mmr_worker_commit_transaction();
 }
 
-/* What was known before the server was restarted. */
-static void
-pusher_remember(Pusher *p)
-{
-	mmr_worker_start_transaction("reading state");
-	(void) pusher_sync(p);
-	pusher_stands_at(p, mmr_peerstate_position(p->sync_id, p->peer));
-	mmr_worker_commit_transaction();
-}
-
 static void
 pusher_body(MmrWorker *me)
 {
@@ -569,10 +545,10 @@ pusher_body(MmrWorker *me)
 
 	*p = (Pusher) {.me = me, .db = mmr_shared_database(), .sync_id = me->sync_id, .peer = me->node_id};
 	p->life = AllocSetContextCreate(TopMemoryContext, "mmrepl pusher", ALLOCSET_SMALL_SIZES);
+	p->said = (MmrPeerSaid) {.sync_id = p->sync_id,.peer = p->peer,.cxt = p->life};
 	p->cxt = AllocSetContextCreate(p->life, "mmrepl session", ALLOCSET_DEFAULT_SIZES);
 	p->backlog = mmr_backlog_create(p->life, p->sync_id, p->peer);
 	p->pause_ms = RETRY_FIRST_MS;
-	pusher_remember(p);
 	for (;;)
 	{
 		long		pause;

@@ -30,6 +30,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "nodes/bitmapset.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -38,6 +39,7 @@
 #include "catalog.h"
 #include "changelog.h"
 #include "membership.h"
+#include "peerstate.h"
 #include "position.h"
 #include "progress.h"
 #include "stability.h"
@@ -49,6 +51,7 @@
 #define COL_PEER_NODE	2
 #define COL_PEER_ACKED	3
 #define COL_PEER_CONTEXT	7
+#define COL_PEER_PART		8
 
 /* Columns of mmrepl.departed. */
 #define COL_DEPARTED_SYNC	1
@@ -102,7 +105,7 @@ struct MmrStability
 	MmrHold    *holds;			/* by rule: the peer it waits for */
 };
 
-/* mmrepl.peer_state: what targets have acknowledged, and have told. */
+/* mmrepl.peer_state: what targets have acknowledged, and have told; not in a part of theirs, or ours, that is over. */
 static void
 load_targets(MmrStability *st)
 {
@@ -117,7 +120,9 @@ load_targets(MmrStability *st)
 		int32		sync_id = DatumGetInt32(heap_getattr(tuple, COL_PEER_SYNC, RelationGetDescr(rel), &isnull));
 		int32		node = DatumGetInt32(heap_getattr(tuple, COL_PEER_NODE, RelationGetDescr(rel), &isnull));
 		Datum		told = heap_getattr(tuple, COL_PEER_CONTEXT, RelationGetDescr(rel), &told_isnull);
+		char	   *part = TextDatumGetCString(heap_getattr(tuple, COL_PEER_PART, RelationGetDescr(rel), &isnull));
 		Datum		acked = heap_getattr(tuple, COL_PEER_ACKED, RelationGetDescr(rel), &isnull);
+		char		now[MMR_PEER_PART];
 
 		for (int i = 0; i < st->nrules; i++)
 		{
@@ -127,9 +132,14 @@ load_targets(MmrStability *st)
 			{
 				Peer	   *peer = &rule->peers[j];
 
-				if (peer->node == node && !isnull)
+				if (peer->node != node)
+					continue;
+				mmr_peerstate_part(rule->sync, node, now);
+				if (strcmp(part, now) != 0)
+					continue;
+				if (!isnull)
 					peer->acked = mmr_position_from_datum(acked);
-				if (peer->node == node && !peer->sends && !told_isnull)
+				if (!peer->sends && !told_isnull)
 				{
 					bytea	   *b = DatumGetByteaPP(told);
 					MmrReader	r = {VARDATA_ANY(b), VARDATA_ANY(b) + VARSIZE_ANY_EXHDR(b)};
@@ -165,16 +175,44 @@ load_departed(MmrStability *st)
 	table_close(rel, AccessShareLock);
 }
 
-/* Does the peer's context tell of somebody of whom nothing can come to it any more? */
+/* Does anything that the author writes into a table of the sync come to that peer? */
 static bool
-is_unsettled(const Rule *rule, int32 peer, const MmrContext *context)
+is_heard(const MmrStability *st, const MmrSync *sync, int32 author, int32 peer)
+{
+	for (int i = 0; i < st->nrules; i++)
+		if (st->rules[i].sync == sync && mmr_topology_reaches(st->rules[i].ways, author, peer))
+			return true;
+	return false;
+}
+
+/* Does the peer's context, which is of all tables of the sync, tell of somebody of whom nothing can come to it any more? */
+static bool
+is_unsettled(const MmrStability *st, const MmrSync *sync, int32 peer, const MmrContext *context)
 {
 	for (int i = 0; context != NULL && i < context->n; i++)
 		if (context->entries[i].node != peer &&
-			!mmr_membership_is_source(rule->sync, context->entries[i].node) &&
-			!mmr_topology_reaches(rule->ways, context->entries[i].node, peer))
+			!mmr_membership_is_source((MmrSync *) sync, context->entries[i].node) &&
+			!is_heard(st, sync, context->entries[i].node, peer))
 			return true;
 	return false;
+}
+
+/* When all rules are there: who is not known to have taken over what a departed one has written. */
+static void
+load_unsettled(MmrStability *st)
+{
+	for (int i = 0; i < st->nrules; i++)
+	{
+		Rule	   *rule = &st->rules[i];
+
+		for (int j = 0; j < rule->npeers; j++)
+			if (rule->peers[j].sends &&
+				is_unsettled(st, rule->sync, rule->peers[j].node, rule->peers[j].context))
+				rule->unsettled = rule->peers[j].node;
+		/* what this node has not sent must not be gone before its resync */
+		if (rule->sync->lost)
+			rule->unsettled = mmr_membership_my_id();
+	}
 }
 
 static void
@@ -201,10 +239,8 @@ load_peers(Rule *rule)
 		{
 			MmrProgress *p = lfirst(lc2);
 
-			if (p->source_node == peer->node)
+			if (p->source_node == peer->node && peer->sends)
 				peer->context = p->context;
-			if (p->source_node == peer->node && peer->sends && is_unsettled(rule, peer->node, p->context))
-				rule->unsettled = peer->node;
 		}
 	}
 }
@@ -226,9 +262,6 @@ find_rule(MmrStability *st, MmrSync *sync, const Bitmapset *ways)
 	rule->sync = sync;
 	rule->ways = ways;
 	load_peers(rule);
-	/* what it has not sent must not be gone before its resync */
-	if (sync->lost)
-		rule->unsettled = mmr_membership_my_id();
 	return st->nrules++;
 }
 
@@ -276,6 +309,7 @@ mmr_stability_load(void)
 	}
 	st->holds = palloc0(sizeof(MmrHold) * Max(1, st->nrules));
 	load_targets(st);
+	load_unsettled(st);
 	load_departed(st);
 	return st;
 }

@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
+#include "changelog.h"
 #include "errors.h"
 #include "outgoing.h"
 #include "tidings.h"
@@ -37,11 +38,12 @@ mmr_tidings_matter(const MmrSync *sync, int32 peer)
 
 	if (mmr_membership_is_source((MmrSync *) sync, peer))
 		return false;
-	foreach(lc, sync->nodes)
+	/* also by another sync: stability waits for all that comes to it */
+	foreach(lc, mmr_membership_nodes())
 	{
-		int32		other = ((MmrSyncNode *) lfirst(lc))->node->id;
+		int32		other = ((MmrNode *) lfirst(lc))->id;
 
-		if (other != me && mmr_topology_links(sync, other, peer))
+		if (other != me && other != peer && mmr_topology_reaches_around(sync, other, peer))
 			return true;
 	}
 	return false;
@@ -69,6 +71,15 @@ mmr_tidings_ask(MmrLink *link, int32 sync_id)
 	return told;
 }
 
+static bool
+log_is_empty(void)
+{
+	for (int i = 0; i < MMR_SEGMENTS; i++)
+		if (mmr_changelog_segment_used(i))
+			return false;
+	return true;
+}
+
 bool
 mmr_tidings_behind(const MmrSync *sync, int32 peer, const bytea *told)
 {
@@ -76,12 +87,15 @@ mmr_tidings_behind(const MmrSync *sync, int32 peer, const bytea *told)
 	const MmrContext *its = mmr_get_context(&r);
 	const MmrContext *ours = mmr_topology_context(sync);
 
+	/* nothing is kept here for anybody */
+	if (log_is_empty())
+		return false;
 	for (int i = 0; i < ours->n; i++)
 	{
 		int32		author = ours->entries[i].node;
 		const MmrPosition *has = mmr_context_position(its, author);
 
-		if (mmr_topology_links(sync, author, peer) &&
+		if (author != peer && mmr_topology_reaches_around(sync, author, peer) &&
 			!mmr_position_equal(mmr_position_union(has, ours->entries[i].position), has))
 			return true;
 	}

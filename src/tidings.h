@@ -19,8 +19,8 @@ extern bool mmr_tidings_matter(const MmrSync *sync, int32 peer);
 extern bytea *mmr_tidings_ask(MmrLink *link, int32 sync_id);
 
 /*
- * Does the peer lack something of others that is here, and will come to it from
- * those?  Then it is worth asking again.  ERROR if that is no context.  Needs a
+ * Does the peer lack something of others that may be kept here, and will come to it
+ * from those?  Then it is worth asking again.  ERROR if that is no context.  Needs a
  * transaction with an active snapshot.
  */
 extern bool mmr_tidings_behind(const MmrSync *sync, int32 peer, const bytea *told);

@@ -66,6 +66,8 @@ typedef struct Reach
 	List	   *nodes;
 	int			nsyncs;
 	bool	   *at;
+	int32		around;			/* not by way of that node; 0: anyhow */
+	int32		besides;		/* not what the author itself sends in that sync; 0: all */
 } Reach;
 
 bool
@@ -270,12 +272,15 @@ reach_from(Reach *reach, int32 node, int via)
 	int			i = -1;
 
 	check_stack_depth();
+	if (node == reach->around)
+		return;
 	while ((i = bms_next_member(reach->ways, i)) >= 0)
 	{
 		MmrSync    *sync = sync_at(i);
 		ListCell   *lc;
 
-		if (via >= 0 && !mmr_topology_hands_on(sync, sync_at(via)->id, node))
+		if (via < 0 ? sync->id == reach->besides :
+			!mmr_topology_hands_on(sync, sync_at(via)->id, node))
 			continue;
 		foreach(lc, sync->nodes)
 		{
@@ -300,26 +305,31 @@ reach_all(Reach *reach, const Bitmapset *ways, int32 author)
 	reach_from(reach, author, -1);
 }
 
+static bool
+reach_ends_at(Reach *reach, const Bitmapset *ways, int32 author, int32 node)
+{
+	bool		result = false;
+	int			at;
+
+	reach_all(reach, ways, author);
+	at = node_index(reach, node);
+	for (int i = 0; at >= 0 && i < reach->nsyncs; i++)
+		result |= reach->at[at * reach->nsyncs + i];
+	pfree(reach->at);
+	return result;
+}
+
 bool
 mmr_topology_reaches(const Bitmapset *ways, int32 author, int32 node)
 {
-	Reach		reach;
-	bool		result = false;
-	int			at;
+	Reach		reach = {0};
 	int			i = -1;
 
 	topology_load();
 	while ((i = bms_next_member(ways, i)) >= 0)
 		if (mmr_topology_links(sync_at(i), author, node))
 			return true;
-	if (known.simple)
-		return false;
-	reach_all(&reach, ways, author);
-	at = node_index(&reach, node);
-	for (i = 0; at >= 0 && i < reach.nsyncs; i++)
-		result |= reach.at[at * reach.nsyncs + i];
-	pfree(reach.at);
-	return result;
+	return !known.simple && reach_ends_at(&reach, ways, author, node);
 }
 
 /* Does the author's come to this node from `sender` in sync number `index`? */
@@ -345,7 +355,7 @@ find_paths(const MmrSync *asked, const Bitmapset *ways, int32 author)
 {
 	int32		me = mmr_membership_my_id();
 	List	   *paths = NIL;
-	Reach		reach;
+	Reach		reach = {0};
 	int			i = -1;
 
 	reach_all(&reach, ways, author);
@@ -392,6 +402,31 @@ find_sets(const MmrSync *sync)
 			sets = lappend(sets, ways);
 	}
 	return sets;
+}
+
+/* As much as the caller has filled in of it; for any table of the sync. */
+static bool
+reaches_somehow(const MmrSync *sync, Reach reach, int32 author, int32 node)
+{
+	ListCell   *lc;
+
+	topology_load();
+	foreach(lc, find_sets(sync))
+		if (reach_ends_at(&reach, lfirst(lc), author, node))
+			return true;
+	return false;
+}
+
+bool
+mmr_topology_reaches_around(const MmrSync *sync, int32 author, int32 node)
+{
+	return reaches_somehow(sync, (Reach) {.around = mmr_membership_my_id()}, author, node);
+}
+
+bool
+mmr_topology_reaches_besides(const MmrSync *sync, int32 author, int32 node)
+{
+	return reaches_somehow(sync, (Reach) {.besides = sync->id}, author, node);
 }
 
 static void

@@ -48,6 +48,12 @@ extern Bitmapset *mmr_topology_ways(Oid relid);
 /* Does what `author` writes into tables of those syncs come to `node`, straight or handed on? */
 extern bool mmr_topology_reaches(const Bitmapset *ways, int32 author, int32 node);
 
+/* Of what it writes into tables of this sync, does any come to `node` by a way that does not lead through this node? */
+extern bool mmr_topology_reaches_around(const MmrSync *sync, int32 author, int32 node);
+
+/* Does any come to it that the author has not sent by its part in this sync? */
+extern bool mmr_topology_reaches_besides(const MmrSync *sync, int32 author, int32 node);
+
 /*
  * What has been applied here of every other node's changes to the tables of
  * the sync (B5), under the active snapshot: of some by batches of their own,

@@ -118,6 +118,7 @@ CREATE TABLE mmrepl.peer_state (
     last_bad          timestamptz,
     last_error        text,
     context           bytea,                        -- of a target: what it has told of the others' changes
+    part              text NOT NULL,                -- since of both in the group, and the peer's role, when it said so
     PRIMARY KEY (sync_id, peer_node)
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE mmrepl.peer_state IS 'per sync and peer: what the pusher last knew, kept over a restart; written now and then';

@@ -34,9 +34,11 @@ BEGIN
         FROM mmrepl.local_node AS l CROSS JOIN mmrepl._change_log() AS c
         JOIN pg_class AS t ON t.oid = c.relid JOIN pg_namespace AS n ON n.oid = t.relnamespace
         WHERE c.author_id = l.node_id AND (c.key IS NOT NULL OR c.op = 'truncate')
-          -- one who has it is enough: he passes it on
+          -- one who has it is enough, if he passes it on
           AND NOT EXISTS (SELECT FROM mmrepl.peer_state AS p JOIN mmrepl.sync AS s USING (sync_id)
                           JOIN mmrepl.relgroup_rel AS r USING (relgroup)
+                          JOIN mmrepl.dbgroup_db AS d ON d.dbgroup = s.dbgroup AND d.node_id = p.peer_node
+                              AND d.role <> 'target' AND NOT d.needs_resync
                           WHERE r.nspname = n.nspname AND r.relname = t.relname
                             AND p.acked IS NOT NULL AND pg_visible_in_snapshot(c.author_xid, p.acked));
     FOR m IN SELECT n.nspname, c.relname, u.relid, u.key IS NULL AS whole,
@@ -63,7 +65,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION mmrepl._keep_unsent() FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._keep_unsent() IS
-    'takes nothing; puts aside the rows written or deleted here of which no peer has confirmed that it has them; gives how many';
+    'takes nothing; puts aside the rows written or deleted here of which no source has confirmed that it has them; gives how many';
 
 CREATE FUNCTION mmrepl._forget_all() RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
