@@ -40,7 +40,7 @@ INSERT INTO mmrepl.sync (sync_id, name, relgroup, dbgroup) VALUES (1, 'both', 'h
 INSERT INTO mmrepl.progress (sync_id, source_node, batches, inserted, updated, deleted, conflicts,
 		last_good, last_changes, last_inserted, last_updated, last_deleted)
 	VALUES (1, 2, 7, 10, 20, 30, 4, '2020-01-01', '2020-01-01', 1, 2, 3);
-INSERT INTO mmrepl.peer_state VALUES (1, 2, NULL, '2020-01-02', '2020-01-03', 'could not connect');
+INSERT INTO mmrepl.peer_state VALUES (1, 2, NULL, '2020-01-02', '2020-01-03', 'could not connect', NULL, '');
 INSERT INTO mmrepl.conflict_log (at, sync_id, nspname, relname, key, conflict_type, resolution, local_row, remote_row,
 		local_ts, local_node, remote_ts, remote_node) VALUES
 	('2020-01-01', 1, 'public', 'vt', '{"a": 1, "b": "x"}', 'update_origin_differs', 'apply_remote',
