@@ -239,6 +239,7 @@ janitor_body(MmrWorker *me)
 		TimestampTz next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), JANITOR_NAP_IDLE);
 		Look		now;
 		bool		gone;
+		long		sleep_ms;
 		ListCell   *lc;
 
 		look(&now, context);
@@ -266,8 +267,9 @@ janitor_body(MmrWorker *me)
 				next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), JANITOR_NAP_BUSY));
 			mmr_departed_round();
 			mmr_kept_round();
-			next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 clean(me, db, &pace, &history_at)));
+			/* not inside Min, which would do it twice */
+			sleep_ms = clean(me, db, &pace, &history_at);
+			next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), sleep_ms));
 			mmr_worker_good();
 			mmr_worker_state(MMR_STATE_IDLE);
 			if (!announced)
