@@ -268,6 +268,7 @@ add_db(const char *name, const char *conninfo, const Place *place, bool *connect
 	MmrRemote  *remote;
 	Probe	   *p;
 	List	   *required = NIL;
+	List	   *empty = NIL;
 
 	mmr_config_begin();
 	mmr_names_require_new("db", name);
@@ -305,9 +306,10 @@ add_db(const char *name, const char *conninfo, const Place *place, bool *connect
 		*connecting = false;
 		mmr_dblist_add(place->dbgroup, name, place->role);
 		required = list_concat(required, mmr_synccheck_require_dbgroup(place->dbgroup));
-		mmr_joining_settle(place->dbgroup, place->onetimecopy, place->copy_from);
+		empty = mmr_joining_settle(place->dbgroup, place->onetimecopy, place->copy_from);
 	}
 	mmr_config_publish(required);
+	mmr_joining_require_empty(place->dbgroup, empty);
 }
 
 /* mmrepl.add_db(name text, conninfo text, dbgroup text, role text, onetimecopy int4, copy_from text) */
@@ -492,6 +494,7 @@ mmrepl_update_dbgroup(PG_FUNCTION_ARGS)
 	bool		drain = !PG_ARGISNULL(1) && (PG_ARGISNULL(5) || !PG_GETARG_BOOL(5));
 	double		timeout = PG_ARGISNULL(6) ? 60 : PG_GETARG_FLOAT8(6);
 	List	   *required = NIL;
+	List	   *empty = NIL;
 
 	/* before anything is locked: what is behind may take its time */
 	mmr_shared_require();
@@ -512,7 +515,7 @@ mmrepl_update_dbgroup(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("dbgroup \"%s\" is used by a sync and needs at least two dbs", name)));
 		required = mmr_synccheck_require_dbgroup(name);
-		mmr_joining_settle(name, PG_ARGISNULL(3) ? -1 : PG_GETARG_INT32(3), mmr_names_optional(fcinfo, 4));
+		empty = mmr_joining_settle(name, PG_ARGISNULL(3) ? -1 : PG_GETARG_INT32(3), mmr_names_optional(fcinfo, 4));
 	}
 	if (args[1] && strcmp(args[1], name) != 0)
 	{
@@ -520,6 +523,7 @@ mmrepl_update_dbgroup(PG_FUNCTION_ARGS)
 		mmr_sqlrun_exec("UPDATE mmrepl.dbgroup SET name = $2 WHERE name = $1", 2, args);
 	}
 	mmr_config_publish(required);
+	mmr_joining_require_empty(args[1] ? args[1] : name, empty);
 	PG_RETURN_VOID();
 }
 

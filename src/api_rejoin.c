@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -215,6 +216,11 @@ mmrepl_rejoin(PG_FUNCTION_ARGS)
 	mmr_shared_require();
 	mmr_catalog_require();
 	PreventCommandDuringRecovery("mmrepl.rejoin()");
+	/* what was written while it waits for writers is to be kept, too */
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s must be called in a READ COMMITTED transaction", "mmrepl.rejoin()")));
 	if (!has_privs_of_role(GetUserId(), mmr_catalog_owner()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -231,7 +237,7 @@ mmrepl_rejoin(PG_FUNCTION_ARGS)
 	args[0] = pstrdup(mmr_membership_node(pg_strtoint32(node_id))->name);
 	remote = find_via(pg_strtoint32(node_id), via);
 
-	/* nobody writes meanwhile: the triggers go, and come again when this db has joined */
+	/* nobody writes from here until this db has joined again (closed.h) */
 	mmr_capture_prepare_clock();
 	mmr_sqlrun_exec("SELECT mmrepl._hold_writers()", 0, NULL);
 	mmr_sqlrun_exec("INSERT INTO mmrepl.kept (nspname, relname, key, content) VALUES ('', '', NULL, NULL)", 0, NULL);

@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "closed.h"
 #include "departed.h"
 #include "guc.h"
 #include "join.h"
@@ -267,6 +268,7 @@ janitor_body(MmrWorker *me)
 				next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), JANITOR_NAP_BUSY));
 			mmr_departed_round();
 			mmr_kept_round();
+			mmr_closed_round(&next);
 			/* not inside Min, which would do it twice */
 			sleep_ms = clean(me, db, &pace, &history_at);
 			next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), sleep_ms));

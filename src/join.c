@@ -7,7 +7,7 @@
  *
  * Whoever does not know of the joiner may purge what it has not got, and apply
  * without recording.  So nothing flows in the sync, neither to the joiner nor
- * from it, and it captures nothing, until every other db that takes part has
+ * from it, and it captures nothing and keeps clients out (closed.h), until every other db that takes part has
  * told in a handshake that it holds a configuration in which the joiner is
  * named, and the joiner's clock is above all clocks at those moments.  From
  * then on:
@@ -18,7 +18,8 @@
  * The copy is rows, log and positions of one source under that one snapshot, so
  * that we stand where it stood, and everybody goes on from there.  Rows
  * alone would not do: a TRUNCATE that some log still holds would come again,
- * and find rows of which nobody can tell any more that they are newer.
+ * and find rows of which nobody can tell any more that they are newer.  Clients
+ * are kept out until it is in: the rows here are no state to go on from.
  *
  * Invariant: opened is set by the transaction that makes the triggers, with
  * no entry of the sync's tables left in the log from an earlier part in it.

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "utils/builtins.h"
 
 #include "joining.h"
@@ -23,14 +24,19 @@
 #define COMING " FROM mmrepl.dbgroup_db g JOIN mmrepl.db d ON d.node_id = g.node_id WHERE g.dbgroup = $1 AND g.since = -1"
 
 static void
-require_empty(const char *dbgroup, int32 node_id, const char *name)
+require_empty(const char *dbgroup, int32 node_id)
 {
+	const char *id = psprintf("%d", node_id);
 	const char *arg = mmr_sqlrun_text("SELECT coalesce(pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_object('n', r.nspname, 'r', r.relname)), '[]')"
 									  " FROM mmrepl.sync s JOIN mmrepl.relgroup_rel m ON m.relgroup = s.relgroup"
 									  " JOIN mmrepl.rel r ON r.nspname = m.nspname AND r.relname = m.relname AND r.kind = 'r'"
 									  " WHERE s.dbgroup = $1", 1, &dbgroup);
 	char	   *filled;
 
+	if (node_id == mmr_membership_my_id() && IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("a db must join a sync in a READ COMMITTED transaction")));
 	if (node_id == mmr_membership_my_id())
 		filled = mmr_sqlrun_text("SELECT mmrepl._filled_tables($1::jsonb)", 1, &arg);
 	else
@@ -43,19 +49,26 @@ require_empty(const char *dbgroup, int32 node_id, const char *name)
 	if (filled != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("tables of db \"%s\" have rows", name),
+				 errmsg("tables of db \"%s\" have rows", mmr_sqlrun_text("SELECT name FROM mmrepl.db WHERE node_id = $1::int4", 1, &id)),
 				 errdetail("%s.", filled),
 				 errhint("onetimecopy => 1 replaces them by what the others have, 2 leaves those tables as they are, 0 copies nothing at all.")));
 }
 
 void
+mmr_joining_require_empty(const char *dbgroup, List *nodes)
+{
+	ListCell   *lc;
+
+	foreach(lc, nodes)
+		require_empty(dbgroup, lfirst_int(lc));
+}
+
+List *
 mmr_joining_settle(const char *dbgroup, int onetimecopy, const char *copy_from)
 {
-	List	   *ids = mmr_sqlrun_texts("SELECT d.node_id" COMING " ORDER BY g.pos", 1, &dbgroup);
-	List	   *names = mmr_sqlrun_texts("SELECT d.name" COMING " ORDER BY g.pos", 1, &dbgroup);
+	List	   *nodes = NIL;
 	const char *args[3] = {dbgroup, copy_from, psprintf("%d", onetimecopy < 0 ? 1 : onetimecopy)};
-	ListCell   *lc,
-			   *lc2;
+	ListCell   *lc;
 
 	if (onetimecopy > 2)
 		ereport(ERROR,
@@ -74,9 +87,12 @@ mmr_joining_settle(const char *dbgroup, int onetimecopy, const char *copy_from)
 					 errhint("Name one that is a source of dbgroup \"%s\" already; the hub, if it has one.", dbgroup)));
 	}
 	if (onetimecopy < 0)
-		forboth(lc, ids, lc2, names)
-			require_empty(dbgroup, pg_strtoint32(lfirst(lc)), lfirst(lc2));
+		foreach(lc, mmr_sqlrun_texts("SELECT d.node_id" COMING " ORDER BY g.pos", 1, &dbgroup))
+			nodes = lappend_int(nodes, pg_strtoint32(lfirst(lc)));
+	/* to be told before anything is changed; and then again, when nobody writes */
+	mmr_joining_require_empty(dbgroup, nodes);
 	mmr_sqlrun_exec("UPDATE mmrepl.dbgroup_db g SET copy = $3::int2,"
 					" copy_from = (SELECT d.node_id FROM mmrepl.db d WHERE d.name = $2)"
 					" WHERE g.dbgroup = $1 AND g.since = -1", 3, args);
+	return nodes;
 }

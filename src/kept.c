@@ -193,8 +193,7 @@ kept_some(void)
 							 GUC_ACTION_LOCAL, true, 0, false);
 	if (mmr_worker_hold_extension() &&
 		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.kept LIMIT 1", 0, NULL) > 0 &&
-		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.sync_state t JOIN mmrepl.sync s USING (sync_id)"
-						" WHERE NOT t.opened OR (t.since > s.since AND t.copied = 0)", 0, NULL) == 0)
+		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.sync WHERE mmrepl._closed_to_clients(sync_id)", 0, NULL) == 0)
 	{
 		while (n < ROWS_AT_ONCE &&
 			   (row = mmr_sqlrun_row("SELECT id, nspname, relname, content FROM mmrepl.kept ORDER BY id LIMIT 1", 0, NULL)) != NULL)

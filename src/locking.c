@@ -84,6 +84,12 @@ mmr_locking_acquire(const List *relids, LOCKMODE mode)
 	locking_repeat(relids, mode, true, LOCKING_TOTAL);
 }
 
+bool
+mmr_locking_try(const List *relids, LOCKMODE mode)
+{
+	return locking_try(relids, mode, true);
+}
+
 void
 mmr_locking_probe(const List *relids, LOCKMODE mode)
 {

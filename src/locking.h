@@ -21,6 +21,9 @@
  */
 extern void mmr_locking_acquire(const List *relids, LOCKMODE mode);
 
+/* The same, but once only, for a moment; false: others are in the way. */
+extern bool mmr_locking_try(const List *relids, LOCKMODE mode);
+
 /*
  * The same, for some ten seconds, but gives the locks back: to be asked of
  * every node before the first of them takes locks that all have to keep until

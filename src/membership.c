@@ -79,7 +79,8 @@ static const char *const sql_syncs =
 "SELECT sync_id, name, relgroup, dbgroup, onetimecopy::int4, conflict_strategy,"
 " on_error, seq_step, paused, copy_round, halted, makedelta,"
 " EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND NOT t.opened),"
-" EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND t.since > s.since AND t.copied = 0)"
+" EXISTS (SELECT FROM mmrepl.sync_state t WHERE t.sync_id = s.sync_id AND t.since > s.since AND t.copied = 0),"
+" mmrepl._closed_to_clients(s.sync_id)"
 " FROM mmrepl.sync s ORDER BY sync_id";
 static const char *const sql_sync_nodes =
 "SELECT s.sync_id, d.node_id, d.role, d.pos, d.since, d.needs_resync"
@@ -239,6 +240,7 @@ read_syncs(Configuration *config, MemoryContext context)
 		sync->makedelta = DatumGetBool(get(i, 12));
 		sync->joining = DatumGetBool(get(i, 13));
 		sync->blank = DatumGetBool(get(i, 14));
+		sync->closed = DatumGetBool(get(i, 15));
 		config->syncs = lappend(config->syncs, sync);
 		MemoryContextSwitchTo(old);
 	}

@@ -63,6 +63,7 @@ typedef struct MmrSync
 	bool		joining;		/* this node has, but waits until all others know of it (join.h) */
 	bool		lost;			/* this node needs a resync: it captures, but nothing flows to it or from it */
 	bool		blank;			/* it has come into the sync when that ran, and has got no copy yet */
+	bool		closed;			/* it joins, or lacks the copy with which it has joined: a source keeps clients out (closed.h) */
 	List	   *tables;			/* MmrMember */
 	List	   *sequences;		/* MmrMember with key_index unset */
 } MmrSync;

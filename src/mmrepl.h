@@ -18,10 +18,6 @@
 /* Change log: a ring of this many segment tables mmrepl.log_0 .. log_N-1. */
 #define MMR_SEGMENTS			16
 
-/* Row triggers on user tables. */
-#define MMR_TRIGGER_ROW			"mmrepl_capture"
-#define MMR_TRIGGER_TRUNCATE	"mmrepl_capture_truncate"
-
 /* What happened to a key. Stored in the log and sent: never renumber. */
 typedef enum MmrOp
 {

@@ -487,7 +487,7 @@ mmr_target_insert(MmrTarget *t)
 {
 	TriggerDesc *triggers = t->rri->ri_TrigDesc;
 
-	if (triggers != NULL && triggers->trig_insert_before_row &&
+	if (t->fires && triggers->trig_insert_before_row &&
 		!ExecBRInsertTriggers(t->estate, t->rri, t->row))
 		return MMR_WRITE_SKIPPED;
 	mmr_target_check_row(t, CMD_INSERT);
@@ -517,7 +517,7 @@ mmr_target_update(MmrTarget *t)
 	List	   *recheck;
 	MmrWrite	result;
 
-	if (triggers != NULL && triggers->trig_update_before_row)
+	if (t->fires && triggers->trig_update_before_row)
 	{
 		EPQState	epq;
 		bool		go_on;
@@ -559,7 +559,7 @@ mmr_target_delete(MmrTarget *t)
 	ItemPointerData tid = t->found->tts_tid;
 	TM_FailureData failure;
 
-	if (triggers != NULL && triggers->trig_delete_before_row)
+	if (t->fires && triggers->trig_delete_before_row)
 	{
 		EPQState	epq;
 		bool		go_on;

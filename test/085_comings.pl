@@ -38,7 +38,7 @@ foreach my $role (qw(watcher nobody))
 # a target becomes a source, under load
 my @load = map { start_load($_, "INSERT INTO s (v) VALUES ('" . $_->name . "'); UPDATE t SET v = '" . $_->name . "' WHERE id = 1 + floor(random() * 50)") } $one, $two;
 sql($one, q{SELECT mmrepl.update_dbgroup('sync', '{aaa01:source,aaa02:source,aaa03:source}')});
-poll_is($three, 'SELECT bool_and(opened) FROM mmrepl.sync_state', 't', 'the target is a source now');
+poll_is($three, 'SELECT bool_or(closed) FROM mmrepl.syncs', 'f', 'the target is a source now');
 push @load, start_load($three, "INSERT INTO s (v) VALUES ('aaa03')");
 poll_is($_, "SELECT count(*) > 30 FROM s WHERE v = 'aaa03'", 't', 'it is heard by ' . $_->name) foreach $one, $two;
 

@@ -1,4 +1,4 @@
--- Triggers of captured tables (src/capture.c).
+-- Triggers of captured tables (src/capture.c), and of those that are not to be written yet (src/closed.c).
 
 CREATE FUNCTION mmrepl._capture() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mmrepl_capture';
@@ -10,3 +10,8 @@ CREATE FUNCTION mmrepl._capture_truncate() RETURNS trigger
 REVOKE ALL ON FUNCTION mmrepl._capture_truncate() FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._capture_truncate() IS 'statement trigger of replicated tables: notes a TRUNCATE';
 
+
+CREATE FUNCTION mmrepl._closed() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mmrepl_closed';
+REVOKE ALL ON FUNCTION mmrepl._closed() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._closed() IS 'trigger of tables of a sync that this database joins: refuses what clients write (25006) until the initial copy is in; lets them pass then';

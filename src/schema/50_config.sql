@@ -175,6 +175,20 @@ REVOKE ALL ON FUNCTION mmrepl._copy_wanted(int4) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._copy_wanted(int4) IS
     'takes a sync; gives the node from which this database still needs an initial copy, and its kind as onetimecopy (0: nothing but what is in the log there); NULLs if none';
 
+CREATE FUNCTION mmrepl._closed_to_clients(sync_id int4) RETURNS bool
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((
+        SELECT CASE WHEN NOT t.opened THEN true
+                    -- the last source left: there is nobody to wait for
+                    WHEN p.joins AND t.copied = 0 THEN (SELECT w.source_node IS NOT NULL FROM mmrepl._copy_wanted($1) w) END
+        FROM mmrepl.sync_state t JOIN mmrepl._part p ON p.sync_id = t.sync_id WHERE t.sync_id = $1), false)
+$$;
+REVOKE ALL ON FUNCTION mmrepl._closed_to_clients(int4) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._closed_to_clients(int4) IS
+    'takes a sync; gives whether this database joins it and is not at the end of that: others have to hear of it, or it has not got the copy with which it joins';
+
 -- What an apply session holds at the moment can wait for the next time: a sync's id is not used again.
 CREATE FUNCTION mmrepl._forget_progress() RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE

@@ -1,6 +1,6 @@
 -- What a person, or a monitoring system, wants to read.
 
-GRANT EXECUTE ON FUNCTION mmrepl._copy_wanted(int4) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION mmrepl._copy_wanted(int4), mmrepl._closed_to_clients(int4) TO pg_monitor;
 GRANT SELECT ON mmrepl._part, mmrepl._other TO pg_monitor;
 
 CREATE TYPE mmrepl._worker AS (
@@ -336,14 +336,16 @@ CREATE VIEW mmrepl.syncs AS
            CASE WHEN l.stopped THEN 'stopped here' WHEN s.halted IS NOT NULL THEN 'halted: ' || s.halted
                 WHEN s.paused THEN 'paused' ELSE 'active' END AS state,
            s.relgroup, s.dbgroup, g.dbs, r.tables, r.sequences,
-           s.onetimecopy, mmrepl._strategy_text(s.conflict_strategy) AS conflict_strategy, s.on_error, s.makedelta
+           s.onetimecopy, mmrepl._strategy_text(s.conflict_strategy) AS conflict_strategy, s.on_error, s.makedelta,
+           EXISTS (SELECT FROM mmrepl._part AS p WHERE p.sync_id = s.sync_id AND p.role = 'source')
+               AND mmrepl._closed_to_clients(s.sync_id) AS closed
     FROM mmrepl.sync AS s
     JOIN mmrepl.dbgroups AS g ON g.name = s.dbgroup
     JOIN mmrepl.relgroups AS r ON r.name = s.relgroup
     LEFT JOIN mmrepl.local_node AS l ON true
     ORDER BY s.name;
 GRANT SELECT ON mmrepl.syncs TO pg_monitor;
-COMMENT ON VIEW mmrepl.syncs IS 'syncs, as they are configured; how they do is in status';
+COMMENT ON VIEW mmrepl.syncs IS 'syncs, as they are configured; how they do is in status; closed: this db joins the sync and refuses what clients write to its tables (25006) until it has its copy';
 
 CREATE VIEW mmrepl.conflict_history AS
     SELECT c.at, s.name AS sync, c.nspname AS schemaname, c.relname AS tablename, c.key,

@@ -148,7 +148,7 @@ class Members:
 
     def opened(self, server):
         try:
-            return server.query("SELECT count(*) FROM mmrepl.sync_state WHERE opened")[0][0] == "1"
+            return server.query("SELECT count(*) FROM mmrepl.sync_state WHERE NOT mmrepl._closed_to_clients(sync_id)")[0][0] == "1"
         except (pq.Error, pq.Lost):
             return False
 
