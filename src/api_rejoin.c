@@ -56,6 +56,13 @@ static const char *const sql_self =
 " (SELECT oid FROM pg_database WHERE datname = current_database()),"
 " extract(epoch FROM pg_postmaster_start_time())::text";
 
+/* Who is a source, as the others have it (here that may be long ago), and what the one who is asked has of whom. */
+#define OTHERS_SQL \
+	"SELECT pg_catalog.jsonb_build_object('sources'," \
+	" (SELECT coalesce(pg_catalog.jsonb_agg(g.node_id), '[]') FROM mmrepl.dbgroup_db g WHERE g.role <> 'target' AND NOT g.needs_resync), 'has'," \
+	" (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('sync_id', p.sync_id, 'author', p.source_node, 'has', p.position)), '[]')" \
+	" FROM mmrepl.progress p JOIN mmrepl._part x ON x.sync_id = p.sync_id AND x.role <> 'target'))"
+
 /* ---- the db that is asked ---- */
 
 /* ERROR unless the server at the db's connection string is the one that asks. */
@@ -241,7 +248,10 @@ mmrepl_rejoin(PG_FUNCTION_ARGS)
 	mmr_capture_prepare_clock();
 	mmr_sqlrun_exec("SELECT mmrepl._hold_writers()", 0, NULL);
 	mmr_sqlrun_exec("INSERT INTO mmrepl.kept (nspname, relname, key, content) VALUES ('', '', NULL, NULL)", 0, NULL);
-	kept = mmr_sqlrun_text("SELECT mmrepl._keep_unsent()", 0, NULL);
+	result = mmr_remote_exec(remote, OTHERS_SQL, 0, NULL);
+	args[1] = PQgetvalue(result, 0, 0);
+	kept = mmr_sqlrun_text("SELECT mmrepl._keep_unsent($1::jsonb)", 1, args + 1);
+	PQclear(result);
 	if (!mmr_progress_note_ts(mmr_clock_last()))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),

@@ -196,14 +196,17 @@ kept_some(void)
 		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.sync WHERE mmrepl._closed_to_clients(sync_id)", 0, NULL) == 0)
 	{
 		while (n < ROWS_AT_ONCE &&
-			   (row = mmr_sqlrun_row("SELECT id, nspname, relname, content FROM mmrepl.kept ORDER BY id LIMIT 1", 0, NULL)) != NULL)
+			   (row = mmr_sqlrun_row("SELECT id, nspname, relname, content, overtaken FROM mmrepl.kept ORDER BY id LIMIT 1", 0, NULL)) != NULL)
 		{
 			const char *args[2] = {row[0], "t"};
 
 			/* first of all: what is written from here on draws from sequences that may have gone back */
 			if (row[1][0] == '\0')
+			{
 				mmr_sqlrun_exec("SELECT mmrepl._advance_sequences()", 0, NULL);
-			else if (row[3] != NULL && try_row(insert_row, row))
+				mmr_sqlrun_exec("SELECT mmrepl._kept_is_overtaken()", 0, NULL);
+			}
+			else if (row[3] != NULL && row[4][0] == 'f' && try_row(insert_row, row))
 				again++;
 			else if (!try_row(tell_row, row))
 				/* jsonb cannot hold it, or its owner's code refuses */

@@ -5,7 +5,9 @@ CREATE TABLE mmrepl.kept (
     nspname           name NOT NULL,
     relname           name NOT NULL,
     key               jsonb,                        -- NULL: the whole table, truncated
-    content           text                          -- of the row, as text of the table's row type; NULL: deleted
+    content           text,                         -- of the row, as text of the table's row type; NULL: deleted
+    ts                int8,                         -- when it was written, by a db that is gone; NULL: it was here
+    overtaken         bool NOT NULL DEFAULT false   -- deleted since by one of the others
 );
 REVOKE ALL ON mmrepl.kept FROM PUBLIC;
 COMMENT ON TABLE mmrepl.kept IS 'rows that were written here before a rejoin and perhaps sent to nobody: looked at when the copy is in';
@@ -17,7 +19,7 @@ REVOKE ALL ON FUNCTION mmrepl._rows_as_owner(regclass, text, jsonb[]) FROM PUBLI
 COMMENT ON FUNCTION mmrepl._rows_as_owner(regclass, text, jsonb[]) IS
     'takes a table, a query and its parameter; gives what the query gives with the rights of the table''s owner, whose code (domains, casts) it may run';
 
-CREATE FUNCTION mmrepl._keep_unsent() RETURNS int8
+CREATE FUNCTION mmrepl._keep_unsent(others jsonb) RETURNS int8
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -27,20 +29,30 @@ DECLARE
     n int8;
     total int8 := 0;
 BEGIN
-    CREATE TEMPORARY TABLE IF NOT EXISTS mmrepl_unsent (relid oid, key jsonb) ON COMMIT DROP;
+    CREATE TEMPORARY TABLE IF NOT EXISTS mmrepl_unsent (relid oid, key jsonb, ts int8) ON COMMIT DROP;
     TRUNCATE pg_temp.mmrepl_unsent;
     INSERT INTO pg_temp.mmrepl_unsent
-        SELECT DISTINCT c.relid, c.key
+        WITH has AS MATERIALIZED (
+            SELECT r.nspname, r.relname, p.author, p.has
+            FROM (SELECT p.sync_id, l.node_id AS author, p.acked AS has FROM mmrepl.local_node AS l CROSS JOIN mmrepl.peer_state AS p
+                  JOIN mmrepl.sync AS s USING (sync_id)
+                  JOIN mmrepl.dbgroup_db AS d ON d.dbgroup = s.dbgroup AND d.node_id = p.peer_node AND d.role <> 'target' AND NOT d.needs_resync
+                  UNION ALL
+                  -- not of this database: what the other has of it may be of a life that is lost, with the same numbers
+                  SELECT o.sync_id, o.author, o.has FROM mmrepl.local_node AS l
+                  JOIN jsonb_to_recordset(others->'has') AS o(sync_id int4, author int4, has pg_snapshot) ON o.author <> l.node_id) AS p
+            JOIN mmrepl.sync AS s USING (sync_id) JOIN mmrepl.relgroup_rel AS r USING (relgroup)
+            WHERE p.has IS NOT NULL)
+        SELECT c.relid, c.key, CASE WHEN bool_and(c.author_id <> l.node_id) THEN max(c.ts) END
         FROM mmrepl.local_node AS l CROSS JOIN mmrepl._change_log() AS c
         JOIN pg_class AS t ON t.oid = c.relid JOIN pg_namespace AS n ON n.oid = t.relnamespace
-        WHERE c.author_id = l.node_id AND (c.key IS NOT NULL OR c.op = 'truncate')
+        WHERE (c.key IS NOT NULL OR c.op = 'truncate')
+          -- a source has what it wrote; of one that is no more this database may be the last who has it
+          AND (c.author_id = l.node_id OR NOT others->'sources' @> to_jsonb(c.author_id))
           -- one who has it is enough, if he passes it on
-          AND NOT EXISTS (SELECT FROM mmrepl.peer_state AS p JOIN mmrepl.sync AS s USING (sync_id)
-                          JOIN mmrepl.relgroup_rel AS r USING (relgroup)
-                          JOIN mmrepl.dbgroup_db AS d ON d.dbgroup = s.dbgroup AND d.node_id = p.peer_node
-                              AND d.role <> 'target' AND NOT d.needs_resync
-                          WHERE r.nspname = n.nspname AND r.relname = t.relname
-                            AND p.acked IS NOT NULL AND pg_visible_in_snapshot(c.author_xid, p.acked));
+          AND NOT EXISTS (SELECT FROM has AS h WHERE h.nspname = n.nspname AND h.relname = t.relname AND h.author = c.author_id
+                          AND pg_visible_in_snapshot(c.author_xid, h.has))
+        GROUP BY c.relid, c.key;
     FOR m IN SELECT n.nspname, c.relname, u.relid, u.key IS NULL AS whole,
                     (SELECT string_agg(format('t.%1$I = r.%1$I', k), ' AND ') FROM jsonb_object_keys(u.key) AS k) AS matches
              FROM (SELECT DISTINCT ON (relid, key IS NULL) relid, key FROM pg_temp.mmrepl_unsent ORDER BY relid, key IS NULL) AS u
@@ -59,13 +71,15 @@ BEGIN
             GET DIAGNOSTICS n = ROW_COUNT;
             total := total + n;
         END LOOP;
+        UPDATE mmrepl.kept AS k SET ts = u.ts FROM pg_temp.mmrepl_unsent AS u
+            WHERE k.nspname = m.nspname AND k.relname = m.relname AND u.relid = m.relid AND u.ts IS NOT NULL AND k.key = u.key;
     END LOOP;
     RETURN total;
 END
 $$;
-REVOKE ALL ON FUNCTION mmrepl._keep_unsent() FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl._keep_unsent() IS
-    'takes nothing; puts aside the rows written or deleted here of which no source has confirmed that it has them; gives how many';
+REVOKE ALL ON FUNCTION mmrepl._keep_unsent(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._keep_unsent(jsonb) IS
+    'takes what another db says (sources: which dbs are; has: what it has applied of whom); puts aside the rows written or deleted here of which no source has confirmed that it has them, and those in the log that are of no source any more and that the other db lacks; gives how many';
 
 CREATE FUNCTION mmrepl._forget_all() RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -96,6 +110,18 @@ $$;
 REVOKE ALL ON FUNCTION mmrepl._forget_all() FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._forget_all() IS
     'takes nothing; this database forgets who it was, its change log and what it had applied; not the configuration';
+
+CREATE FUNCTION mmrepl._kept_is_overtaken() RETURNS void
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE mmrepl.kept AS k SET overtaken = true FROM mmrepl._change_log() AS c
+        JOIN pg_class AS t ON t.oid = c.relid JOIN pg_namespace AS n ON n.oid = t.relnamespace
+        WHERE k.ts IS NOT NULL AND n.nspname = k.nspname AND t.relname = k.relname AND c.key = k.key AND c.op = 'delete' AND c.ts > k.ts
+$$;
+REVOKE ALL ON FUNCTION mmrepl._kept_is_overtaken() FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._kept_is_overtaken() IS
+    'takes nothing; when the copy is in, which brings the log of who gave it: marks those rows in mmrepl.kept that a db wrote that is gone, and that another one has deleted since';
 
 CREATE FUNCTION mmrepl._kept_is_lost(kept_id int8, as_text bool) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
