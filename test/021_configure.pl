@@ -196,6 +196,6 @@ foreach my $node (@both)
 	is(sql($node, 'INSERT INTO late DEFAULT VALUES RETURNING 1'), '1', 'tables work on ' . $node->name);
 }
 $_->stop foreach @both;
-log_clean($_, qr/unknown format|is stopped at the receiver|terminating background worker|wrong database|another configuration|cannot PREPARE|cannot commit|configuration is being changed|newer configuration|could not connect|cannot be used|terminating connection|shutting down|starting up/)
+log_clean($_, qr/unknown format|is stopped at the receiver|terminating background worker|wrong database|another configuration|cannot PREPARE|cannot commit|configuration is being changed|newer configuration|could not connect|cannot be used|terminating connection|connection to client lost|shutting down|starting up/)
   foreach @both;
 done_testing();

@@ -84,10 +84,14 @@ my $position = sql($b, q{SELECT encode(pg_catalog.pg_snapshot_send(position), 'h
 ok($position, 'there is a position');
 # head of a copy: no position has to fit
 my $head = "decode('4d01420101' || '01' || '00000000', 'hex')";
+# who says hello next ends the session before
+sql($a, 'SELECT mmrepl.stop()');
+poll_is($b, q{SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'mmrepl push%' AND pid IN (SELECT pid FROM mmrepl.worker_status WHERE kind = 'apply')}, 0, 'no pusher comes in between');
 like(sql_error($b, "$hello; BEGIN; SELECT mmrepl._apply($head); COMMIT"), qr/part of a batch/, 'no commit of half a batch');
 like(sql_error($b, "$hello; BEGIN; SELECT mmrepl._apply($head); $hello"), qr/inside a batch/, 'no handshake inside a batch');
 like(sql_error($b, "$hello; BEGIN; SELECT mmrepl._apply($head); SELECT mmrepl._apply('\\x4d01490901'); COMMIT"), qr/unknown table/, 'a table that was not described');
 like(sql_error($b, "$hello; BEGIN; SAVEPOINT s; SELECT mmrepl._apply($head)"), qr/subtransaction/, 'no batch in a subtransaction');
+sql($a, 'SELECT mmrepl.start()');
 wait_synced(@nodes);
 
 # What the database says of encodings is for clients only.
@@ -101,4 +105,4 @@ wait_synced(@nodes);
 same_rows('words', \@nodes);
 is(sql($b, q{SET client_encoding = 'UTF8'; SELECT j->>'ä' || m || n FROM words}), 'ögrünü', 'they arrive as they are');
 
-finish(\@nodes, qr/connection to client lost|terminating connection|malformed|handshake|subtransaction|part of a batch|inside a batch|unknown table|due to administrator command|shutting down|could not connect|connection|violates check constraint/, qw(rights words felt turning));
+finish(\@nodes, qr/is stopped at the receiver|connection to client lost|terminating connection|malformed|handshake|subtransaction|part of a batch|inside a batch|unknown table|due to administrator command|shutting down|could not connect|connection|violates check constraint/, qw(rights words felt turning));

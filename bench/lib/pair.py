@@ -17,6 +17,7 @@ class Pair:
         try:
             for one in self.servers:
                 schema(one)
+            tool.prepare(self.servers)
             if begin:
                 tool.begin(self.servers)
         except BaseException:

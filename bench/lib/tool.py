@@ -22,6 +22,9 @@ class Tool:
         """Why it cannot run here, or None."""
         return None
 
+    def prepare(self, servers):
+        """What has to be there before the call that starts replication; once for these servers."""
+
     def begin(self, servers, copy=False):
         """Makes the first server's tables go to the others; all have them, with the same rows, or none with copy."""
 

@@ -18,9 +18,11 @@ class Native(Tool):
     }
     replicates = True
 
+    def prepare(self, servers):
+        servers[0].sql("CREATE PUBLICATION bench FOR ALL TABLES")
+
     def begin(self, servers, copy=False):
         first = servers[0]
-        first.sql("CREATE PUBLICATION bench FOR ALL TABLES")
         for peer in servers[1:]:
             peer.sql(
                 f"CREATE SUBSCRIPTION {peer.name} CONNECTION '{first.conninfo()}' PUBLICATION bench "
@@ -50,13 +52,15 @@ class Mmrepl(Tool):
     two_way = True
     replicates = True
 
-    def begin(self, servers, copy=False):
+    def prepare(self, servers):
         first = servers[0]
         first.sql("CREATE EXTENSION mmrepl")
         for one in servers:
             first.sql(f"SELECT mmrepl.add_db('{one.name}', '{one.conninfo()}')")
-        first.sql(
-            "SELECT mmrepl.add_all_tables(relgroup => 'bench')",
+        first.sql("SELECT mmrepl.add_all_tables(relgroup => 'bench')")
+
+    def begin(self, servers, copy=False):
+        servers[0].sql(
             "SELECT mmrepl.add_sync('bench', relgroup => 'bench', "
             f"dbs => '{{{','.join(one.name + ':source' for one in servers)}}}', onetimecopy => {1 if copy else 0})",
         )

@@ -12,7 +12,8 @@ from .a_bulk import schema
 
 TITLE = "(h) initial copy of 5M rows"
 METHOD = """
-One table with a primary key, empty at the peer. The clock runs from the call that starts the copy until the last row is visible at the peer.
+One table with a primary key, empty at the peer. The clock runs from the call that starts the copy (CREATE SUBSCRIPTION; add_sync) until the
+last row is visible at the peer; the publication, the extension and its list of dbs and tables are there before.
 For pg_dump the table is not there before, and its index is made after the rows; it is measured once.
 """
 ROWS = 5_000_000
