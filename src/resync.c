@@ -94,6 +94,35 @@ is_away(MmrSync *sync, MmrSyncNode *part)
 	return TimestampDifferenceExceeds(Min(to, from), now, AWAY_HEARTBEATS * mmr_guc_heartbeat_interval);
 }
 
+/*
+ * Whoever is cut off from most sources is away himself, and must not give up those
+ * who go on without him: his configuration would stand, having the higher version.
+ * Of two each may.  In a star it is the hub that knows who is away.
+ */
+static bool
+may_decide(MmrSync *sync)
+{
+	int32		me = mmr_membership_my_id();
+	int			here = 1;
+	int			away = 0;
+	ListCell   *lc;
+
+	if (sync->hub != NULL)
+		return sync->hub->node->id == me || list_length(sync->nodes) == 2;
+	foreach(lc, sync->nodes)
+	{
+		MmrSyncNode *part = lfirst(lc);
+
+		if (part->node->id == me || part->lost || part->role != MMR_ROLE_SOURCE)
+			continue;
+		if (is_away(sync, part))
+			away++;
+		else
+			here++;
+	}
+	return here >= away;
+}
+
 bool
 mmr_resync_give_up(int32 sync_id, int32 node_id)
 {
@@ -109,7 +138,7 @@ mmr_resync_give_up(int32 sync_id, int32 node_id)
 		sync = mmr_membership_sync(sync_id);
 		part = sync ? mmr_membership_sync_node(sync, node_id) : NULL;
 		if (part != NULL && !part->lost && !sync->lost && !sync->paused &&
-			sync->my_role == MMR_ROLE_SOURCE && is_away(sync, part) &&
+			sync->my_role == MMR_ROLE_SOURCE && is_away(sync, part) && may_decide(sync) &&
 			/* somebody may be changing the configuration: then later */
 			mmr_sqlrun_exec("SELECT 1 FROM mmrepl.local_node FOR UPDATE SKIP LOCKED", 0, NULL) > 0)
 		{

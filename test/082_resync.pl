@@ -46,6 +46,29 @@ is(sql($_, "SELECT count(*) FROM t WHERE v = 'old, unheard' OR id IN (-1, -2)"),
 is(sql($three, 'SELECT count(*) FROM t WHERE id = -3'), 0, 'nor to it');
 like(slurp_file($three->logfile), qr/needs a resync.*HINT:  Call mmrepl\.rejoin/s, 'the log says what to do');
 
+# who is alone gives up nobody: the others go on without him
+sql($three, 'SELECT mmrepl.rejoin()');
+poll_is($three, 'SELECT count(*) FROM mmrepl.sync_state WHERE opened AND copied > 0', 1, 'it is back');
+poll_is($three, 'SELECT count(*) FROM mmrepl.kept', 0, 'with what only it had');
+wait_synced(@all);
+poll_is($_, 'SELECT count(*) FROM mmrepl.change_log', 0, 'log of ' . $_->name . ' drains') foreach @all;
+$one->{mmrepl_link}->cut;
+$_->{mmrepl_link}->cut($one) foreach $two, $three;
+sql($one, "UPDATE t SET v = '$_ alone' WHERE id <= 150000") foreach 1, 2;
+sql($one, "INSERT INTO t VALUES (-4, 'alone')");
+poll_is($one, q{SELECT bool_and(state = 'bad' AND lag_seconds > 7) FROM mmrepl.status}, 't', 'one is alone, for long');
+sql($two, "UPDATE t SET v = 'the others' WHERE id <= 110000");
+poll_is($two, $marked, 1, 'the others give it up');
+poll_is($three, $marked, 1, 'both of them');
+is(sql($one, $marked), 0, 'it gives up nobody');
+$_->{mmrepl_link}->heal foreach @all;
+poll_is($one, $marked, 1, 'it learns who is right');
+is(sql($two, q{SELECT string_agg(state, ',' ORDER BY peer) FROM mmrepl.status}), 'needs resync,good', 'the others go on');
+sql($one, 'SELECT mmrepl.rejoin()');
+poll_is($_, 'SELECT v FROM t WHERE id = -4', 'alone', 'what only it had reaches ' . $_->name) foreach @all;
+wait_synced(@all);
+same_rows('t', \@all);
+
 $_->stop foreach @all;
-log_clean($_, qr/needs a resync|could not connect|terminating|connection|server closed|configuration has changed/) foreach @all;
+log_clean($_, qr/joins the sync|not joined yet|is not in the configuration|has departed|WARNING|claims to be it|needs a resync|could not connect|terminating|connection|server closed|configuration has changed/) foreach @all;
 done_testing();

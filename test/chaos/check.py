@@ -310,5 +310,6 @@ class Checker:
     def clients(self, writers):
         for w in writers:
             for (state, message), n in w.errors.items():
-                if state not in EXPECTED_STATES:
+                # after writes whose unique values are still to be checked
+                if state not in EXPECTED_STATES and "pending trigger events" not in message:
                     self.fail(f"client of {w.server.name}: {n} times {state} {message}")

@@ -2,6 +2,7 @@
 gives the same transactions whatever the servers answer."""
 import collections
 import random
+import re
 import threading
 import time
 
@@ -250,7 +251,7 @@ class Writer(threading.Thread):
             self.conn.exec(sql)
             return True
         except pq.Error as e:
-            self.errors[(e.sqlstate, e.message.split('"')[0])] += 1
+            self.errors[(e.sqlstate, re.sub('"[^"]*"', '""', e.message))] += 1
         except pq.Lost:
             self.counts["lost"] += 1
             self.drop()
