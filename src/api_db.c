@@ -34,6 +34,7 @@
 #include "remote.h"
 #include "shared.h"
 #include "sqlrun.h"
+#include "stratinput.h"
 #include "synccheck.h"
 
 #define WAIT_NEW_DB		8000	/* ms */
@@ -436,6 +437,7 @@ mmrepl_remove_db(PG_FUNCTION_ARGS)
 		mmr_leaving_drain(name, node->conninfo, timeout);
 	}
 	mmr_leaving_take_out(node_id, name, force);
+	mmr_stratinput_replace(psprintf("%d", node_id), NULL);
 	mmr_sqlrun_exec("DELETE FROM mmrepl.db WHERE name = $1", 1, &name);
 	mmr_config_publish(NIL);
 	PG_RETURN_VOID();

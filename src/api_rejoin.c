@@ -43,6 +43,7 @@
 #include "remote.h"
 #include "shared.h"
 #include "sqlrun.h"
+#include "stratinput.h"
 #include "wake.h"
 
 #define WAIT_VIA	20000		/* ms: it locks all the others */
@@ -82,17 +83,6 @@ require_asker(MmrNode *node, const char *sysid, const char *dboid, const char *s
 				 errmsg("another server answers to the connection string of db \"%s\"", node->name),
 				 errdetail("The one that asks to rejoin as it may be a copy of it."),
 				 errhint("If it is: DROP EXTENSION mmrepl in the copy. If it is to take that place: stop the other one, or correct the connection string here with mmrepl.update_db().")));
-}
-
-/* Its place in lists of priorities (strategy.h). */
-static void
-keep_priority(const char *table, const char *before, const char *after)
-{
-	const char *args[2] = {before, after};
-
-	mmr_sqlrun_exec(psprintf("UPDATE mmrepl.%s SET conflict_strategy = 'priority:' || array_to_string(array_replace("
-							 "string_to_array(substr(conflict_strategy, 10), ','), $1, $2), ',')"
-							 " WHERE conflict_strategy LIKE 'priority:%%'", table), 2, args);
 }
 
 /*
@@ -153,8 +143,7 @@ mmrepl_replace_db(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no db can give db \"%s\" a copy of sync \"%s\"", name, sync),
 				 errhint("Make another db a source of it first, with mmrepl.update_dbgroup(), or remove the sync.")));
-	keep_priority("sync", args[0], args[4]);
-	keep_priority("rel", args[0], args[4]);
+	mmr_stratinput_replace(args[0], args[4]);
 	mmr_sqlrun_exec("DELETE FROM mmrepl.db WHERE node_id = $1::int4", 1, args);
 	mmr_sqlrun_exec("UPDATE mmrepl.db SET name = $2 WHERE node_id = $1::int4", 2, (const char *const[]) {args[4], name});
 	mmr_config_publish(NIL);

@@ -225,3 +225,17 @@ mmr_stratinput_require_sources(const char *stored, const char *sync, const char 
 					 errhint("Only sources write: name those of the sync, in the order in which they win.")));
 	}
 }
+
+void
+mmr_stratinput_replace(const char *before, const char *after)
+{
+	const char *args[2] = {before, after};
+	const char *const tables[] = {"sync", "rel"};
+
+	for (int i = 0; i < lengthof(tables); i++)
+		mmr_sqlrun_exec(psprintf("UPDATE mmrepl.%s AS t SET conflict_strategy = coalesce('priority:' || nullif("
+								 "array_to_string(array_remove(array_replace(l.ids, $1::text, $2::text), NULL), ','), ''), 'latest')"
+								 " FROM mmrepl.%s AS o CROSS JOIN LATERAL (SELECT string_to_array(substr(o.conflict_strategy, 10), ',')) AS l (ids)"
+								 " WHERE t.ctid = o.ctid AND o.conflict_strategy LIKE 'priority:%%' AND $1::text = ANY (l.ids)",
+								 tables[i], tables[i]), 2, args);
+}

@@ -20,4 +20,10 @@ extern bool mmr_stratinput_needs_check(const char *stored);
 /* ERROR if a stored list of priorities names a db that is no source of the dbgroup. */
 extern void mmr_stratinput_require_sources(const char *stored, const char *sync, const char *dbgroup);
 
+/*
+ * In all stored lists of priorities: what that node id stood for is `after` now,
+ * at the same place; NULL: it is gone.  Where nobody is left the newest stands.
+ */
+extern void mmr_stratinput_replace(const char *before, const char *after);
+
 #endif							/* MMR_STRATINPUT_H */

@@ -55,7 +55,12 @@ poll_is($three, 'SELECT count(*) FROM mmrepl.sync_state WHERE opened AND copied 
 is(sql($three, 'SELECT node_id FROM mmrepl.local_node'), 4, 'under an id that nobody had');
 my @load = map { start_load($_, "INSERT INTO s (v) VALUES ('" . $_->name . "'); UPDATE t SET v = '" . $_->name . "' WHERE id = 1 + floor(random() * 90)") } @all;
 poll_is($_, "SELECT count(*) > 30 FROM s WHERE v = 'aaa03'", 't', 'the third writes, as ' . $_->name . ' sees') foreach @all;
+sql($one, q{SELECT mmrepl.update_table('t', conflict_strategy => 'priority: aaa03, aaa01'); SELECT mmrepl.update_sync('sync', conflict_strategy => 'priority: aaa03')});
 remove_node($one, $three);
+is(sql($two, q{SELECT conflict_strategy FROM mmrepl.tables WHERE tablename = 't'}), 'priority: aaa01', 'and is named in no list of priorities');
+is(sql($two, q{SELECT conflict_strategy FROM mmrepl.syncs}), 'latest', 'where it was the only one the newest stands');
+is(sql($one, q{SELECT string_agg(v::text, ' ') FROM mmrepl.validate_sync('sync') v}), '', 'nothing is amiss');
+sql($one, q{SELECT mmrepl.update_table('t', conflict_strategy => 'sync')});
 ok(stop_load($_), 'no writer was refused') foreach @load;
 is(sql($three, 'SELECT node_id IS NULL FROM mmrepl.local_node'), 't', 'it is out');
 is(sql($three, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'mmrepl%'"), 0, 'without triggers');
