@@ -155,5 +155,17 @@ sql($three, "INSERT INTO t VALUES (600, 'a source')");
 poll_is($_, 'SELECT count(*) FROM t WHERE id = 600', 1, 'heard by ' . $_->name) foreach $one, $two;
 poll_is($three, $left, 0, 'no trigger is left');
 $_->quit foreach $giver, $reader, $writer, $adding;
-finish(\@all, qr/cannot write to table|is stopped|could not lock|must be called in|joins the sync|not joined yet|configuration has changed|could not connect|terminating|connection|server closed|does not take part|is not in the configuration|does not exist|cannot be reached|tables of db|another node by now|starting up|shutting down|claims to be it|WARNING|canceling statement|wrong database/,
-	qw(t p child));
+
+# who was to give the copy is lost: another one does
+wait_synced(@all);
+same_rows($_, \@all) foreach qw(t p child);
+sql($two, 'SELECT mmrepl.stop()');
+sql($three, "SELECT mmrepl.rejoin('aaa02', 'aaa01')");
+refused($three, 'DELETE FROM t', 'closed once more');
+$one->stop('immediate');
+sql($two, "SELECT mmrepl.remove_db('aaa01', force => true); SELECT mmrepl.start()");
+poll_is($three, $closed, 'f', 'open with a copy from another one');
+sql($three, "INSERT INTO t VALUES (700, 'after all')");
+poll_is($two, 'SELECT count(*) FROM t WHERE id = 700', 1, 'and heard');
+log_clean($one, my $expected = qr/cannot write to table|is stopped|could not lock|must be called in|joins the sync|not joined yet|configuration has changed|could not connect|terminating|connection|server closed|does not take part|is not in the configuration|does not exist|cannot be reached|tables of db|another node by now|starting up|shutting down|claims to be it|WARNING|canceling statement|wrong database/);
+finish([ $two, $three ], $expected, qw(t p child));
