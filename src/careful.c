@@ -239,12 +239,16 @@ merge_standing(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item, MmrStandin
 	Slice		s = {table, item, 1};
 	ErrorData  *error;
 
+	int			naside = list_length(m->aside);
+
 	if (!settles(m, table, item, standing))
 		return;
+	item->again = true;
 	error = table->misfit != NULL && item->row != NULL ? table->misfit : mmr_merge_guard(m, merge_slice, &s);
-	if (error == NULL)
+	/* what collides is settled at the end (collide.c) */
+	if (error == NULL && list_length(m->aside) == naside)
 		mmr_setaside_resolve(standing);
-	else
+	else if (error != NULL)
 		set_aside(m, table, item, error);
 }
 

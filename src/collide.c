@@ -37,6 +37,7 @@ typedef struct Aside
 	HeapTuple	before;			/* the key's row here that has gone for it, if the sender does not send all of it */
 	bool		multiple;		/* collided in more than one constraint */
 	bool		refused;		/* cannot be put in (A11) */
+	bool		lost;			/* stands aside */
 } Aside;
 
 /* A row that stands in the way of one put aside. */
@@ -46,6 +47,8 @@ typedef struct Blocker
 	StringInfoData key;
 	bool		known;			/* its key has an entry in the log... */
 	MmrVersion	version;		/* ...of this version */
+	MmrDot		dot;
+	MmrSettled	settled;
 	bool		obsolete;		/* a newer state of its key stands aside: this one is no side in a conflict */
 } Blocker;
 
@@ -162,11 +165,62 @@ find_blockers(MmrMerge *m, Aside *a, MmrTarget *t)
 									   &state);
 		b->obsolete = mmr_setaside_find(a->table->key, hash, b->key.data, b->key.len) != NULL;
 		if (b->known)
+		{
 			b->version = state.version;
+			b->dot = state.dot;
+			b->settled = state.settled;
+		}
 		result = lappend(result, b);
 	}
 	a->multiple |= constraints > 1;
 	return result;
+}
+
+/*
+ * A target that hears several sources decides nothing: what collides here need not have collided
+ * there, and what it took away nobody would send again.  The loser's key stands aside
+ * until a source tells what has become of it.
+ */
+static bool
+only_receives(MmrMerge *m, Aside *a)
+{
+	return m->sync->my_role == MMR_ROLE_TARGET && a->table->record_all;
+}
+
+static void
+stand_aside(MmrMerge *m, Aside *a, const MmrChange *change, uint64 hash, int32 source)
+{
+	ErrorData	error = {.sqlerrcode = ERRCODE_UNIQUE_VIOLATION};
+	MmrSetAside s = {0};
+
+	error.message = psprintf("a row of another key of table \"%s\" holds a unique value of it",
+							 RelationGetRelationName(a->table->rel));
+	error.detail = "Sources are asked for it until they have settled that.";
+	s.sync_id = m->sync->id;
+	s.source_node = source;
+	s.rel = a->table->rel;
+	s.table_key = a->table->key;
+	s.change = change;
+	s.hash = hash;
+	s.error = &error;
+	mmr_setaside_put(&s);
+}
+
+/* The row that was here has gone: who wrote it knows what has become of it, or else who sent what is newer. */
+static void
+stand_aside_blocker(MmrMerge *m, Aside *a, const Blocker *b)
+{
+	MmrChange	change = {0};
+
+	change.op = MMR_OP_UPDATE;
+	change.relid = a->table->key->relid;
+	change.version = b->version;
+	change.dot = b->dot;
+	change.settled = b->settled;
+	change.key = b->key.data;
+	change.keylen = b->key.len;
+	stand_aside(m, a, &change, mmr_key_hash(a->table->key, b->key.data, b->key.len),
+				b->known && mmr_membership_is_source(m->sync, b->dot.node) ? b->dot.node : m->source_node);
 }
 
 /* A newer row stands: a's has lost, and nobody else goes because of it. */
@@ -174,6 +228,15 @@ static void
 lose_to(MmrMerge *m, Aside *a, MmrTarget *t, Blocker *b)
 {
 	(void) fetch_blocker(t, b);
+	if (only_receives(m, a))
+	{
+		/* told once */
+		if (mmr_setaside_find(a->table->key, a->item.hash, a->item.change.key, a->item.change.keylen) == NULL)
+			log_loss(m, a, t, MMR_KEEP_LOCAL, b);
+		stand_aside(m, a, &a->item.change, a->item.hash, m->source_node);
+		a->lost = true;
+		return;
+	}
 	log_loss(m, a, t, MMR_KEEP_LOCAL, b);
 	m->absent = true;
 	mmr_merge_record(m, a->table, &a->item.change, a->item.hash);
@@ -211,7 +274,9 @@ settle_blockers(MmrMerge *m, Aside *a, MmrTarget *t)
 			case MMR_WRITE_DONE:
 				log_loss(m, a, t, MMR_APPLY_REMOTE, b);
 				/* its key's newer state may not collide at all, and must not be deleted elsewhere */
-				if (!b->obsolete)
+				if (!b->obsolete && only_receives(m, a))
+					stand_aside_blocker(m, a, b);
+				else if (!b->obsolete)
 					record_loss(m, a->table, b->key.data, b->key.len, &b->version);
 				m->counts.deleted++;
 				break;
@@ -234,7 +299,7 @@ is_late(MmrMerge *m, Aside *a)
 
 	return mmr_versions_lookup(m->versions, a->table->key, a->item.hash, a->item.change.key,
 							   a->item.change.keylen, &state) &&
-		mmr_version_compare(&state.version, &a->item.change.version) >= 0;
+		mmr_version_compare(&state.version, &a->item.change.version) >= (a->item.again ? 1 : 0);
 }
 
 /* A look at one item, under a snapshot of its own that versions know of. */
@@ -341,6 +406,7 @@ static void
 settle_one(MmrMerge *m, Aside *a, MmrTarget *t)
 {
 	MmrWrite	result = MMR_WRITE_RETRY;
+	MmrStanding *standing;
 	ItemPointerData tid;
 	int			looks = 0;
 
@@ -354,6 +420,11 @@ settle_one(MmrMerge *m, Aside *a, MmrTarget *t)
 	}
 	if (result == MMR_WRITE_DONE)
 		recheck_one(m, a, t, &tid);
+	/* it was put aside once more, or something newer of it, or it is dealt with */
+	if (a->item.again && !a->lost && (standing = mmr_setaside_find(a->table->key, a->item.hash, a->item.change.key,
+																	  a->item.change.keylen)) != NULL &&
+		mmr_version_compare(&standing->version, &a->item.change.version) <= 0)
+		mmr_setaside_resolve(standing);
 }
 
 /* Runs `work` on all items put aside. */

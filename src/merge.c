@@ -108,6 +108,8 @@ merge_meet(MmrMerge *m, MmrMergeTable *table, MmrMergeItem *item, bool found, Mm
 	meeting->local_row = found;
 	meeting->local_known = mmr_versions_lookup(m->versions, table->key, item->hash,
 											   item->change.key, item->change.keylen, &state);
+	if (meeting->local_known && item->again && mmr_version_compare(&state.version, &item->change.version) == 0)
+		meeting->local_known = false;
 	meeting->local = meeting->local_known ? state.version : MMR_VERSION_NONE;
 	meeting->local_settled = meeting->local_known ? state.settled : MMR_SETTLED_NONE;
 	meeting->local_truncate = meeting->local_known && state.op == MMR_OP_TRUNCATE;

@@ -40,6 +40,7 @@ typedef struct MmrMergeItem
 	const char *row;			/* NULL: the key is gone there */
 	int			rowlen;
 	uint64		hash;
+	bool		again;			/* it had been taken away here: what the log says of it, if no more than that, is not here */
 	bool		inserted;		/* written as a new row in this pass... */
 	bool		recorded;		/* ...and recorded */
 	ItemPointerData tid;		/* ...here */

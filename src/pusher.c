@@ -432,9 +432,14 @@ pusher_nap(Pusher *p)
 	pg_atomic_write_u32(&me->sleeping, MMR_SLEEP_NOT);
 	if (heard)
 		mmr_transport_listen(&p->transport);
-	/* nothing heard all the time: is the peer still there? */
+	/* nothing heard all the time: is the peer still there? A target may have put a key of ours aside because of another source (collide.c) */
 	if (TimestampDifferenceExceeds(before, GetCurrentTimestamp(), p->nap_ms))
-		pusher_ask(p);
+	{
+		if (p->said.target)
+			mmr_wanted_ask(&p->wanted, p->link, p->sync_id, false);
+		else
+			pusher_ask(p);
+	}
 	else
 		p->nap_ms = 0;
 }
