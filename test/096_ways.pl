@@ -43,7 +43,7 @@ sql($a, "INSERT INTO x VALUES (1, 'a')");
 sql($c, "INSERT INTO x VALUES (2, 'c')");
 poll_is($_, 'SELECT count(*) FROM x', 2, 'x is complete on ' . $_->name) foreach $b, $c;
 sql($a, "SELECT mmrepl.update_dbgroup('xbc', '{b:source,c:source,a:source}', onetimecopy => 1)");
-poll_is($a, 'SELECT bool_and(opened) FROM mmrepl.sync_state', 't', 'who was heard by another sync joins');
+poll_is($a, 'SELECT bool_and(opened AND NOT mmrepl._closed_to_clients(sync_id)) FROM mmrepl.sync_state', 't', 'who was heard by another sync joins');
 sql($a, "INSERT INTO x VALUES (3, 'a')");
 sql($c, "INSERT INTO x VALUES (4, 'c')");
 poll_is($_, 'SELECT count(*) FROM x', 4, 'x is complete on ' . $_->name) foreach $a, $b, $c;
