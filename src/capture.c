@@ -212,6 +212,8 @@ capture_begin(FunctionCallInfo fcinfo)
 		return 0;
 	/* C1: first the xid, then the clock */
 	(void) GetTopTransactionId();
+	if (mmr_shared != NULL)
+		mmr_shared_gave_out(U64FromFullTransactionId(GetTopFullTransactionIdIfAny()));
 	mmr_capture_prepare_clock();
 	return node;
 }

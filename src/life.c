@@ -85,7 +85,8 @@ mmr_life_begin(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random number")));
-	mmr_shared->first_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	/* who was quicker has told (capture.c): sessions of a standby that is promoted write before any worker starts */
+	mmr_shared_gave_out(U64FromFullTransactionId(ReadNextFullTransactionId()));
 	pg_write_barrier();
 	mmr_shared->run = (run >> 1) | 1;
 }
@@ -100,7 +101,7 @@ number(int64 n)
 static void
 write_down(void)
 {
-	const char *args[2] = {number(mmr_shared->run), number(mmr_shared->first_xid)};
+	const char *args[2] = {number(mmr_shared->run), number(pg_atomic_read_u64(&mmr_shared->first_xid))};
 
 	if (mmr_shared->run == 0)
 		ereport(ERROR,

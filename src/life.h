@@ -10,7 +10,7 @@
 
 #include "link.h"
 
-/* Launcher, first of all: the server runs, and this is the first transaction number it gives out. */
+/* Launcher, first of all: the server runs, and gives out transaction numbers from here on, or from the first that was captured. */
 extern void mmr_life_begin(void);
 
 /*

@@ -100,6 +100,7 @@ shared_fill(void)
 
 	mmr_shared->lock = &(GetNamedLWLockTranche(SHARED_TRANCHE)->lock);
 	pg_atomic_init_u64(&mmr_shared->clock_last, 0);
+	pg_atomic_init_u64(&mmr_shared->first_xid, PG_UINT64_MAX);
 	pg_atomic_init_u64(&mmr_shared->launcher_wanted, 0);
 	pg_atomic_init_u32(&mmr_shared->workers_top, 0);
 	mmr_shared->max_databases = mmr_guc_max_databases;

@@ -139,7 +139,7 @@ typedef struct MmrShared
 	pg_atomic_uint64 launcher_wanted;	/* bumped when a database or worker needs the launcher */
 	uint64		generation;
 	uint64		run;			/* of the server: a random number, 0 until the launcher has begun (life.h) */
-	uint64		first_xid;		/* that it gives out, as of then */
+	pg_atomic_uint64 first_xid; /* lowest transaction number of it that is known of */
 	TimestampTz start_at;		/* workers start from then on: a server that crashes again and again shall not by us */
 	pg_atomic_uint32 workers_top;	/* slots from here on were never used */
 	int			max_databases;
@@ -150,6 +150,16 @@ typedef struct MmrShared
 
 /* NULL when the library is not in shared_preload_libraries. */
 extern MmrShared *mmr_shared;
+
+/* The server has given out that transaction number in this run. */
+static inline void
+mmr_shared_gave_out(uint64 xid)
+{
+	uint64		first = pg_atomic_read_u64(&mmr_shared->first_xid);
+
+	while (xid < first && !pg_atomic_compare_exchange_u64(&mmr_shared->first_xid, &first, xid))
+		;
+}
 
 /* From _PG_init only: hooks for request and start-up. */
 extern void mmr_shared_init(void);
