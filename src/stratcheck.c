@@ -289,15 +289,6 @@ check_function(Relation rel, MmrKey *key, const MmrStrategy *strategy)
 							  quote_qualified_identifier(strategy->nspname, strategy->proname), problem) : NULL;
 }
 
-static char *
-check_priority(const MmrStrategy *strategy)
-{
-	for (int i = 0; i < strategy->nnodes; i++)
-		if (mmr_membership_node(strategy->nodes[i]) == NULL)
-			return "conflict strategy: a db that it names is not there any more";
-	return NULL;
-}
-
 /* As the table's owner; cleaned up by the transaction if it fails. */
 static char *
 check_as_owner(Relation rel, const char *key_index, const MmrStrategy *strategy)
@@ -336,10 +327,9 @@ mmrepl_strategy_problem(PG_FUNCTION_ARGS)
 	if (strategy == NULL)
 		PG_RETURN_NULL();
 	mmr_membership_refresh();
-	if (strategy->kind == MMR_STRATEGY_PRIORITY)
-		problem = check_priority(strategy);
-	else if (strategy->kind == MMR_STRATEGY_FUNCTION &&
-			 (rel = try_table_open(PG_GETARG_OID(0), AccessShareLock)) != NULL)
+	/* dbs that a list of priorities names are where it is kept, as long as they are dbs at all (stratinput.h) */
+	if (strategy->kind == MMR_STRATEGY_FUNCTION &&
+		(rel = try_table_open(PG_GETARG_OID(0), AccessShareLock)) != NULL)
 	{
 		problem = check_as_owner(rel, PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)), strategy);
 		table_close(rel, NoLock);

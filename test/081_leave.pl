@@ -60,7 +60,6 @@ remove_node($one, $three);
 is(sql($two, q{SELECT conflict_strategy FROM mmrepl.tables WHERE tablename = 't'}), 'priority: aaa01', 'and is named in no list of priorities');
 is(sql($two, q{SELECT conflict_strategy FROM mmrepl.syncs}), 'latest', 'where it was the only one the newest stands');
 is(sql($one, q{SELECT string_agg(v::text, ' ') FROM mmrepl.validate_sync('sync') v}), '', 'nothing is amiss');
-sql($one, q{SELECT mmrepl.update_table('t', conflict_strategy => 'sync')});
 ok(stop_load($_), 'no writer was refused') foreach @load;
 is(sql($three, 'SELECT node_id IS NULL FROM mmrepl.local_node'), 't', 'it is out');
 is(sql($three, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'mmrepl%'"), 0, 'without triggers');
@@ -73,7 +72,7 @@ my $last = sql($one, "SELECT max(id) FROM s WHERE v = 'aaa03'");
 is(sql($one, $mine . $last), sql($three, $mine . $last), 'all that it wrote was delivered');
 poll_is($_, $quiet, 0, 'log of ' . $_->name . ' drains') foreach $one, $two;
 
-# in the middle of a batch
+# in the middle of a batch; a table whose strategy names dbs that the joiner does not know yet is no obstacle
 sql($three, 'TRUNCATE s, t, z');
 add_node($one, $three);
 poll_is($three, 'SELECT count(*) FROM mmrepl.sync_state WHERE opened AND copied = 1', 1, 'it has joined once more');
