@@ -52,6 +52,18 @@ foreach my $table (qw(y t u x))
 {
 	poll_is($_, "SELECT count(*) FROM mmrepl.change_log WHERE tablename = '$table'", 0, "nothing of $table is kept on " . $_->name) foreach @all;
 }
+
+# a hub that is lost: nobody is told that all is well
+my $e = MmreplDb->new($server, 'e');
+sql_all('CREATE TABLE w (id int PRIMARY KEY, v text)', $a, $b, $e);
+sql($a, "SELECT mmrepl.add_db('e', '" . conninfo($e) . q{'); SELECT mmrepl.add_table('w', relgroup => 'w');
+	SELECT mmrepl.add_sync('star', relgroup => 'w', dbs => '{e:hub,a:source,b:source}')});
+sql($b, "INSERT INTO w VALUES (1, 'b')");
+poll_is($a, 'SELECT count(*) FROM w', 1, 'by way of the hub');
+like(($a->psql('a', q{SELECT mmrepl.remove_db('e', force => true)}))[2], qr/WARNING:  db "e" was the hub of sync "star".*compare_sync/s, 'that it was the hub is told');
+sql($b, "INSERT INTO w VALUES (2, 'b')");
+poll_is($a, 'SELECT count(*) FROM w', 2, 'those who are left exchange with each other');
+
 $server->stop;
 log_clean($server, qr/has departed|joins the sync|not joined yet|configuration has changed|is not in the configuration|terminating|WARNING|does not replicate/);
 done_testing();
