@@ -164,7 +164,9 @@ class Members:
         deadline = time.time() + timeout
         while time.time() < deadline:
             for s in list(self.out):
-                self.join(s, self.inside()[0], True, self.inside()[-1], conflicts)
+                sources = [x for x in self.inside() if x.role != "target"]
+                # in a star the hub gives the copy
+                self.join(s, self.inside()[0], True, sources[0 if sources[0].role == "hub" else -1], conflicts)
             if not self.out and all(self.opened(s) for s in self.servers):
                 return []
             time.sleep(0.5)
