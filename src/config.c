@@ -77,13 +77,19 @@ settle_here(bool strict, int pushers_before)
 	mmr_wake_at_commit();
 }
 
-/* This database has been taken out: no configuration, as after CREATE EXTENSION. */
+/*
+ * This database has been taken out: no configuration, as after CREATE
+ * EXTENSION.  But which version that was is kept: a db that was away then, and
+ * offers the one before, does not take it in again.
+ */
 static void
-reset_here(void)
+reset_here(const MmrConfState *out)
 {
+	const char *args[2] = {psprintf("%lld", (long long) out->version), psprintf("%d", out->author)};
+
 	mmr_sequence_restore_all();
 	mmr_sqlrun_exec("SELECT mmrepl._config_replace('{}')", 0, NULL);
-	mmr_sqlrun_exec("UPDATE mmrepl.local_node SET node_id = NULL", 0, NULL);
+	mmr_sqlrun_exec("UPDATE mmrepl.local_node SET node_id = NULL, config_version = $1::int8, config_author = $2::int4", 2, args);
 	settle_here(false, 0);
 	mmr_wake_end_apply_at_commit();
 }
@@ -173,7 +179,7 @@ receive(const char *doc, int32 node_id, bool strict)
 		ereport(LOG,
 				(errmsg("this database has been removed from the configuration"),
 				 errdetail("It does not replicate any more; its tables stay as they are.")));
-		reset_here();
+		reset_here(theirs);
 		return true;
 	}
 
@@ -432,7 +438,7 @@ mmr_config_publish(List *required)
 	}
 
 	if (my_id != 0 && mmr_membership_node(my_id) == NULL)
-		reset_here();
+		reset_here(mmr_confstate_here(0));
 	else
 	{
 		settle_here(true, pushers);
