@@ -2,8 +2,8 @@
 import re
 import time
 
-from lib.measure import Meter, median, percentile
-from lib.report import Table, number, ratio, target
+from lib.measure import Meter, median
+from lib.report import Table, number, ratio
 from lib.server import DB, program
 
 TITLE = "(b) pgbench: one server is written to"
@@ -11,14 +11,9 @@ METHOD = """
 pgbench's own TPC-B-like transaction (four row changes), four clients. CPU is that of all servers and the daemon, until
 everything has arrived; with the peer away, that of the server that is written to. "kept" is throughput against no replication
 in the same round.
-
-With the peer away that is not fine enough for a target of a few percent, as this machine's speed moves by more than that between
-rounds. So there is one more measurement: the server without replication and the one whose peer is away are both up, pgbench runs on
-the one and on the other in turn, two seconds each, and the ratio is taken of neighbours; the median of those counts.
+With the peer away that is not fine enough for a target of a few percent: see (i).
 """
 SECONDS = 5
-SLICE = 2
-SLICES = 5
 TABLES = ("pgbench_accounts", "pgbench_tellers", "pgbench_branches", "pgbench_history")
 CASES = [(commit, peer) for commit in ("off", "on") for peer in ("replicating", "away")]
 
@@ -54,35 +49,6 @@ def run(bench):
         bench.check(pair, TABLES)
 
     bench.rounds(lambda server: schema(server, branches), measure)
-    _slices(bench, branches, max(1, round(SLICE * bench.scale)))
-
-
-def _slices(bench, branches, seconds):
-    """With the peer away, in turn with no replication."""
-    tools = {tool.name: tool for tool in bench.tools if tool.name in ("none", "native", "mmrepl")}
-    if "none" not in tools:
-        return
-    base = bench.pair(tools.pop("none"), lambda server: schema(server, branches), suffix="s", n=1)
-    for tool in tools.values():
-        pair = bench.pair(tool, lambda server: schema(server, branches), suffix="s")
-        pair.quiet()
-        pair.peer_away()
-        for commit in ("off", "on"):
-            for one in (base, pair):
-                pgbench(one.a, 1, commit)
-                one.a.sql("CHECKPOINT")
-            for rep in range(SLICES * bench.repeat):
-                found = {}
-                for one in (base, pair) if rep % 2 else (pair, base):
-                    meter = Meter(one)
-                    found[one] = pgbench(one.a, seconds, commit)[0], meter.cpu()
-                bench.record("b", tool.name, f"{commit}, in turn", rep, transactions=found[pair][0], cpu_s=found[pair][1],
-                             base_transactions=found[base][0], base_cpu_s=found[base][1])
-        pair.peer_back()
-        pair.wait_arrived(TABLES)
-        bench.check(pair, TABLES)
-        pair.remove()
-    base.remove()
 
 
 def _measure(pair, seconds, commit, away):
@@ -113,7 +79,7 @@ def _kept(bench, name, case):
 
 
 def report(bench):
-    """Tables and targets."""
+    """Tables."""
     text = []
     for case in [f"{c}, {p}" for c, p in CASES]:
         table = Table(f"synchronous_commit {case}", "tool", "transactions/s", "kept", "CPU ms/transaction", "x none", "WAL source B/transaction")
@@ -131,24 +97,4 @@ def report(bench):
                 number(cost, 3), ratio(cost, base), number(median(r["wal_a"] / r["transactions"] for r in mine), 0),
             )
         text.append(table)
-    for commit in ("off", "on"):
-        text.append(_report_slices(bench, commit))
     return text
-
-
-def _report_slices(bench, commit):
-    """Table and target of the measurement in turns."""
-    table = Table(f"synchronous_commit {commit}, peer away, in turn with no replication", "tool", "pairs of runs", "kept",
-                  "quarters of the pairs", "CPU per transaction x none")
-    for name in bench.tool_names("b"):
-        mine = bench.records("b", tool=name, case=f"{commit}, in turn")
-        if not mine:
-            continue
-        kept = [r["transactions"] / r["base_transactions"] for r in mine]
-        cost = median(r["cpu_s"] / r["transactions"] / (r["base_cpu_s"] / r["base_transactions"]) for r in mine)
-        table.row(name, len(mine), f"{100 * median(kept):.1f}%",
-                  f"{100 * percentile(kept, 25):.1f}% to {100 * percentile(kept, 75):.1f}%", number(cost, 3))
-        if name == "mmrepl":
-            bench.target(target(f"pgbench with the peer away, synchronous_commit {commit}: throughput lost",
-                                100 * (1 - median(kept)), "at most", 3, "%"))
-    return table

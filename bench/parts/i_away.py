@@ -1,0 +1,61 @@
+"""(i) pgbench with the peer away, in turn with no replication: what the writer pays for capture."""
+from lib.measure import Meter, median, percentile
+from lib.report import Table, number, target
+from .b_pgbench import TABLES, pgbench, schema
+
+TITLE = "(i) pgbench with the peer away"
+METHOD = """
+A machine's speed may move by more than the few percent this is about. So the server without replication and the one whose
+peer is away are both up, pgbench runs on the one and on the other in turn, two seconds each, with one client, because what several
+clients do to each other on two cores is another thing; the ratio is taken of neighbours, and the median of those counts. Native, which costs the writer
+nothing but some WAL, shows what such a figure is worth.
+"""
+SECONDS = 2
+PAIRS = 6
+
+
+def run(bench):
+    """Native and mmrepl."""
+    tools = {tool.name: tool for tool in bench.tools if tool.name in ("none", "native", "mmrepl")}
+    if "none" not in tools:
+        return
+    branches, seconds = max(1, round(10 * bench.scale)), max(1, round(SECONDS * bench.scale))
+    base = bench.pair(tools.pop("none"), lambda server: schema(server, branches), n=1)
+    for tool in tools.values():
+        pair = bench.pair(tool, lambda server: schema(server, branches))
+        pair.quiet()
+        pair.peer_away()
+        for commit in ("off", "on"):
+            for one in (base, pair):
+                pgbench(one.a, seconds, commit, clients=1)
+                one.a.sql("CHECKPOINT")
+            for rep in range(PAIRS * bench.repeat):
+                found = {}
+                for one in (base, pair) if rep % 2 else (pair, base):
+                    meter = Meter(one)
+                    found[one] = pgbench(one.a, seconds, commit, clients=1)[0], meter.cpu()
+                bench.record("i", tool.name, commit, rep, transactions=found[pair][0], cpu_s=found[pair][1],
+                             base_transactions=found[base][0], base_cpu_s=found[base][1])
+        pair.peer_back()
+        pair.wait_arrived(TABLES)
+        bench.check(pair, TABLES)
+        pair.remove()
+    base.remove()
+
+
+def report(bench):
+    """Tables and targets."""
+    text = []
+    for commit in ("off", "on"):
+        table = Table(f"synchronous_commit {commit}", "tool", "pairs of runs", "kept", "middle half of the pairs", "CPU per transaction x none")
+        for name in bench.tool_names("i"):
+            mine = bench.records("i", tool=name, case=commit)
+            kept = [r["transactions"] / r["base_transactions"] for r in mine]
+            cost = median(r["cpu_s"] / r["transactions"] / (r["base_cpu_s"] / r["base_transactions"]) for r in mine)
+            table.row(name, len(mine), f"{100 * median(kept):.1f}%",
+                      f"{100 * percentile(kept, 25):.1f}% to {100 * percentile(kept, 75):.1f}%", number(cost, 3))
+            if name == "mmrepl":
+                bench.target(target(f"pgbench with the peer away, synchronous_commit {commit}: throughput lost",
+                                    100 * (1 - median(kept)), "at most", 3, "%"))
+        text.append(table)
+    return text
