@@ -86,9 +86,11 @@ def title(pid):
     """What a process calls itself."""
     try:
         with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as f:
-            return " ".join(f.read().replace("\0", " ").split())
+            words = f.read().replace("\0", " ").split()
     except OSError:
         return ""
+    # what it was started with is of no interest to others
+    return "postmaster" if words and words[0].endswith("/postgres") and "-D" in words else " ".join(words)
 
 
 class MemoryWatch(threading.Thread):
