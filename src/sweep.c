@@ -158,6 +158,19 @@ sweep_log(MmrMerge *m, MmrMergeTable *table, const MmrChange *change, const MmrV
 	mmr_conflict_log_write(&c);
 }
 
+/* A change that outlives its run, with its key behind it. */
+static MmrChange *
+sweep_keep(const MmrChange *change)
+{
+	MmrChange  *copy = palloc(sizeof(MmrChange) + change->keylen);
+
+	*copy = *change;
+	copy->key = (char *) (copy + 1);
+	if (change->keylen > 0)
+		memcpy(copy + 1, change->key, change->keylen);
+	return copy;
+}
+
 /* Writes of a table that who truncates it has not seen. */
 typedef struct Unseen
 {
@@ -184,19 +197,13 @@ unseen_run(void *arg, int segment, uint64 xid, const char *data, int len)
 	mmr_changelog_open_run(&run, xid, data, len);
 	while (mmr_changelog_next(&run, &change))
 	{
-		MmrChange  *copy;
-
 		/* of a run that was written here all changes are of one transaction */
 		if (!run.recorded && is_seen(u->m, &change.dot))
 			return;
 		if (change.relid != u->relid || change.op == MMR_OP_TRUNCATE || change.op == MMR_OP_DELETE ||
 			mmr_version_compare(&change.version, u->limit) > 0 || is_seen(u->m, &change.dot))
 			continue;
-		copy = palloc(sizeof(MmrChange) + change.keylen);
-		*copy = change;
-		copy->key = (char *) (copy + 1);
-		memcpy(copy + 1, change.key, change.keylen);
-		u->changes = lappend(u->changes, copy);
+		u->changes = lappend(u->changes, sweep_keep(&change));
 	}
 }
 
@@ -323,19 +330,17 @@ mmr_sweep_begin_copy(MmrMerge *m)
 	MemoryContextSwitchTo(old);
 }
 
-/* Deletes of one table that a copy has not seen from its beginning. */
+/* Deletes that a copy has not seen from its beginning. */
 typedef struct Crossed
 {
 	MmrMerge   *m;
-	MmrMergeTable *table;
-	MmrTarget  *t;
+	List	   *changes;		/* MmrChange with its key behind it */
 } Crossed;
 
 static void
 crossed_run(void *arg, int segment, uint64 xid, const char *data, int len)
 {
 	Crossed    *c = arg;
-	MmrKey	   *key = c->table->key;
 	MmrRun		run;
 	MmrChange	change;
 
@@ -343,53 +348,79 @@ crossed_run(void *arg, int segment, uint64 xid, const char *data, int len)
 		return;
 	mmr_changelog_open_run(&run, xid, data, len);
 	while (mmr_changelog_next(&run, &change))
+		if (change.op == MMR_OP_DELETE)
+			c->changes = lappend(c->changes, sweep_keep(&change));
+}
+
+/* Those of one table, if they are the newest of their keys. */
+static void
+crossed_delete(MmrMerge *m, MmrMergeTable *table, Snapshot snapshot, List *changes)
+{
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl crossed",
+											  ALLOCSET_DEFAULT_SIZES);
+	MmrTarget  *t = NULL;
+	ListCell   *lc;
+
+	foreach(lc, changes)
 	{
+		MmrChange  *change = lfirst(lc);
 		Datum		values[INDEX_MAX_KEYS];
 		MmrState	state;
 		MemoryContext old;
 
-		if (change.relid != c->table->relid || change.op != MMR_OP_DELETE ||
-			!mmr_versions_lookup(c->m->versions, key, mmr_key_hash(key, change.key, change.keylen),
-								 change.key, change.keylen, &state) ||
-			mmr_version_compare(&state.version, &change.version) != 0)
+		if (change->relid != table->relid)
 			continue;
-		old = MemoryContextSwitchTo(c->t->cxt);
-		mmr_key_decode(key, change.key, change.keylen, values);
+		if (t == NULL)
+		{
+			mmr_merge_open_table(table);
+			t = mmr_target_open(table->rel, table->key, cxt);
+			mmr_target_begin(t, snapshot);
+		}
+		if (!mmr_versions_lookup(m->versions, table->key,
+								 mmr_key_hash(table->key, change->key, change->keylen),
+								 change->key, change->keylen, &state) ||
+			mmr_version_compare(&state.version, &change->version) != 0)
+			continue;
+		old = MemoryContextSwitchTo(t->cxt);
+		mmr_key_decode(table->key, change->key, change->keylen, values);
 		/* nobody else has written it: he would have waited for the delete, or be in the log */
-		if (mmr_target_find(c->t, values) && mmr_target_delete(c->t) == MMR_WRITE_DONE)
-			c->m->counts.inserted--;
-		ExecClearTuple(c->t->found);
-		ResetPerTupleExprContext(c->t->estate);
+		if (mmr_target_find(t, values) && mmr_target_delete(t) == MMR_WRITE_DONE)
+			m->counts.inserted--;
+		ExecClearTuple(t->found);
+		ResetPerTupleExprContext(t->estate);
 		MemoryContextSwitchTo(old);
-		MemoryContextReset(c->t->cxt);
+		MemoryContextReset(t->cxt);
 		CHECK_FOR_INTERRUPTS();
 	}
+	if (t != NULL)
+	{
+		mmr_target_end(t);
+		mmr_target_close(t);
+	}
+	MemoryContextDelete(cxt);
 }
 
 void
 mmr_sweep_crossed(MmrMerge *m, List *tables)
 {
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl crossed",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old;
+	Crossed		c = {m, NIL};
 	Snapshot	snapshot;
 	ListCell   *lc;
 
 	mmr_merge_hold_ends(true);
 	snapshot = mmr_merge_snapshot(m);
-	foreach(lc, tables)
-	{
-		MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl crossed",
-												  ALLOCSET_DEFAULT_SIZES);
-		Crossed		c = {m, lfirst(lc)};
-
-		mmr_merge_open_table(c.table);
-		c.t = mmr_target_open(c.table->rel, c.table->key, cxt);
-		mmr_target_begin(c.t, snapshot);
-		mmr_logreader_scan(mmr_logreader_create(cxt), snapshot, mmr_position_active(), crossed_run,
-						   NULL, &c);
-		mmr_target_end(c.t);
-		mmr_target_close(c.t);
-		MemoryContextDelete(cxt);
-	}
+	old = MemoryContextSwitchTo(cxt);
+	mmr_logreader_scan(mmr_logreader_create(cxt), snapshot, mmr_position_active(), crossed_run,
+					   NULL, &c);
+	MemoryContextSwitchTo(old);
+	if (c.changes != NIL)
+		foreach(lc, tables)
+			crossed_delete(m, lfirst(lc), snapshot, c.changes);
 	PopActiveSnapshot();
+	MemoryContextDelete(cxt);
 }
 
 bool
