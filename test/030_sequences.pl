@@ -4,7 +4,6 @@
 # those moments: waited for.
 use strict;
 use warnings;
-use IPC::Run qw(start);
 use List::Util qw(max);
 use MmreplCluster;
 use PostgreSQL::Test::Utils;
@@ -32,11 +31,8 @@ my @drawers;
 sub draw_for_ever
 {
 	my ($node) = @_;
-	my $script = $node->basedir . '/draw.sql';
-	append_to_file($script, "INSERT INTO drawn.v SELECT s, nextval(s::regclass) FROM unnest('{@{[ join ',', @seqs ]}}'::text[]) s;\n");
-	my ($out, $err) = ('', '');
-	push @drawers, start([ 'pgbench', '-n', '-c', 4, '-T', 600, '-f', $script, '-h', $node->host, '-p', $node->port, 'app' ],
-		'>', \$out, '2>', \$err);
+	push @drawers, start_load($node, "INSERT INTO drawn.v SELECT s, nextval(s::regclass) FROM unnest('{@{[ join ',', @seqs ]}}'::text[]) s",
+		clients => 4, rate => 0);
 	return;
 }
 
@@ -78,8 +74,7 @@ draws_on('after the sync was added');
 sql($two, "SELECT mmrepl.add_sequence('public.later', relgroup => 'herd')");
 increment_is('later', 10, 'is interleaved when it comes later');
 draws_on('after a member came later');
-$_->signal('INT') foreach @drawers;
-$_->finish foreach @drawers;
+stop_load($_) foreach @drawers;
 
 my %highest;
 foreach my $seq (@seqs)

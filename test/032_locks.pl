@@ -23,12 +23,8 @@ my $triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'mmrepl%'";
 my @writers;
 foreach my $node (@nodes)
 {
-	my $script = $node->basedir . '/write.sql';
-	append_to_file($script, "INSERT INTO t (v) VALUES ('w');\nINSERT INTO other DEFAULT VALUES;\n");
 	local $ENV{PGOPTIONS} = '-c lock_timeout=5s';
-	my ($out, $err) = ('', '');
-	push @writers, start([ 'pgbench', '-n', '-c', 2, '-T', 600, '-f', $script, '-h', $node->host, '-p', $node->port, 'app' ],
-		'>', \$out, '2>', \$err);
+	push @writers, start_load($node, "INSERT INTO t (v) VALUES ('w');\nINSERT INTO other DEFAULT VALUES", clients => 2, rate => 0);
 	poll($node, "SELECT count(*) > 10 FROM t");
 }
 
@@ -69,8 +65,7 @@ like(sql_error($one, $add), qr/Prepared transaction "held" has it locked/, 'a pr
 sql($one, "COMMIT PREPARED 'held'");
 is(sql_error($one, $add), undef, 'and not in the way any more once it is committed');
 
-$_->signal('INT') foreach @writers;
-$_->finish foreach @writers;
+stop_load($_) foreach @writers;
 $_->stop foreach @nodes;
 log_clean($_, qr/could not lock|terminating|shutting down|starting up|client lost|does not replicate from|canceling statement due to user request/) foreach @nodes;
 is((grep { /lock timeout/ } split /\n/, slurp_file($_->logfile))[0], undef, 'no client waited long for a lock on ' . $_->name) foreach @nodes;

@@ -3,7 +3,6 @@
 # conflict. Would pass wrongly without conflicts, or if the crashes met nobody at work: both are looked at.
 use strict;
 use warnings;
-use IPC::Run;
 use MmreplCluster;
 use MmreplDb;
 use PostgreSQL::Test::Utils;
@@ -22,10 +21,8 @@ is(sql($_, 'SELECT count(*) FROM mmrepl.progress WHERE position IS NOT NULL'), 4
 # One writer a node; a crash of its server ends it.
 my $writer = sub {
 	my ($node) = @_;
-	my $file = $node->server->basedir . '/' . $node->name . '.sql';
-	open(my $out, '>', $file) or die "$file: $!";
 	my $name = $node->name;
-	print $out <<"SQL";
+	return start_load($node, <<"SQL", rate => 60);
 \\set id random(1, 60)
 \\set u random(1, 12)
 \\set what random(1, 100)
@@ -42,9 +39,6 @@ INSERT INTO uniq VALUES (:id, 'mail' || :u) ON CONFLICT DO NOTHING;
 TRUNCATE uniq;
 \\endif
 SQL
-	close $out;
-	my $text = '';
-	return IPC::Run::start([ 'pgbench', '-n', '-c', 1, '-T', 600, '-R', 60, '-f', $file, '-h', $node->host, '-p', $node->port, $name ], '<', \'', '&>', \$text);
 };
 my %load = map { $_->name => $writer->($_) } @all;
 my $count = 'SELECT count(*) FROM trail';
@@ -62,7 +56,7 @@ foreach my $i (0 .. 4)
 	cmp_ok(sql($node, $count), '>', 0, $node->name . ' writes alone');
 	kill_postmaster($server);
 	my @down = grep { $_->server == $server } @all;
-	$load{ $_->name }->kill_kill(grace => 1) foreach @down;
+	end_load($load{ $_->name }) foreach @down;
 	my ($up) = grep { $_->server != $server } @all;
 	$n = sql($up, $count);
 	ok(poll($up, "SELECT count(*) > $n + 40 FROM trail"), 'who is down holds up nobody');
@@ -72,7 +66,7 @@ foreach my $i (0 .. 4)
 }
 my $marks = sql($all[0], $count);
 poll($_, "SELECT count(*) > $marks FROM trail") foreach @all;
-$_->kill_kill(grace => 1) foreach values %load;
+stop_load($_) foreach values %load;
 $_->{mmrepl_link}->heal foreach @all;
 wait_synced(@all);
 same_rows($_, \@all) foreach qw(hot uniq trail);

@@ -2,7 +2,6 @@
 # round, and the logs drain. Would pass wrongly if nobody wrote while it happened: looked at.
 use strict;
 use warnings;
-use IPC::Run;
 use MmreplCluster;
 use MmreplDb;
 use Test::More;
@@ -24,12 +23,7 @@ same_rows('t', \@first);
 my $writer = sub {
 	my ($node) = @_;
 	my $name = $node->name;
-	my $file = $node->server->basedir . "/$name.sql";
-	open(my $out, '>', $file) or die "$file: $!";
-	print $out "\\set id random(1, 50)\nINSERT INTO trail (by) VALUES ('$name');\nUPDATE t SET by = '$name', n = n + 1 WHERE id = :id;\n";
-	close $out;
-	my $text = '';
-	return IPC::Run::start([ 'pgbench', '-n', '-c', 1, '-T', 600, '-R', 60, '-f', $file, '-h', $node->host, '-p', $node->port, $name ], '<', \'', '&>', \$text);
+	return start_load($node, "\\set id random(1, 50)\nINSERT INTO trail (by) VALUES ('$name');\nUPDATE t SET by = '$name', n = n + 1 WHERE id = :id", rate => 60);
 };
 my %load = map { $_->name => $writer->($_) } @leaves;
 my $of = sub { my ($name) = @_; return "SELECT count(*) FROM trail WHERE by = '$name'" };
@@ -59,7 +53,7 @@ remove_node($hub, $leaves[3]);
 my $mine = sql($leaves[3], $of->('leaf4'));
 is(sql($leaves[3], 'SELECT node_id IS NULL FROM mmrepl.local_node'), 't', 'one has left');
 $more->($leaves[3], 'leaf4', 5);
-$_->kill_kill(grace => 1) foreach values %load;
+stop_load($_) foreach values %load;
 my @now = ($hub, @leaves[ 0 .. 2 ], $late);
 $synced->(@now);
 same_rows($_, \@now) foreach qw(t trail);
