@@ -22,7 +22,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "utils/lsyscache.h"
@@ -106,44 +105,19 @@ find_left(MemoryContext cxt)
 	return left;
 }
 
-/* One table in a transaction of its own; false: it is in use. */
+/* One table; false: it is in use. */
 static bool
-reopen(Oid relid, MemoryContext cxt)
+reopen(void *arg)
 {
-	volatile bool done = false;
+	Oid			relid = *(Oid *) arg;
 
-	PG_TRY();
-	{
-		mmr_worker_start_transaction("opening a table");
-		if (!mmr_worker_hold_extension())
-			done = true;
-		else if (mmr_locking_try(list_make1_oid(relid), AccessExclusiveLock))
-		{
-			/* it may be to be closed again by now */
-			mmr_membership_refresh();
-			if (list_member_oid(mmr_attach_left_closed(), relid))
-				mmr_attach_reopen(relid);
-			done = true;
-		}
-		mmr_worker_commit_transaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(cxt);
-		done = false;
-		ereport(LOG,
-				(errcode(edata->sqlerrcode),
-				 errmsg("triggers that keep nobody out any more cannot be dropped yet: %s", edata->message)));
-		FreeErrorData(edata);
-	}
-	PG_END_TRY();
-	return done;
+	if (!mmr_locking_try(list_make1_oid(relid), AccessExclusiveLock))
+		return false;
+	/* it may be to be closed again by now */
+	mmr_membership_refresh();
+	if (list_member_oid(mmr_attach_left_closed(), relid))
+		mmr_attach_reopen(relid);
+	return true;
 }
 
 void
@@ -152,6 +126,7 @@ mmr_closed_round(TimestampTz *next)
 	static bool left = true;
 	static uint64 looked_at;
 	static TimestampTz again = 0;
+	static char said[MMR_MSGLEN];
 	MemoryContext cxt = CurrentMemoryContext;
 	List	   *relids;
 	ListCell   *lc;
@@ -168,7 +143,9 @@ mmr_closed_round(TimestampTz *next)
 	left = false;
 	foreach(lc, relids)
 	{
-		if (reopen(lfirst_oid(lc), cxt))
+		Oid			relid = lfirst_oid(lc);
+
+		if (mmr_worker_try("opening a table", reopen, &relid, "triggers that keep nobody out any more cannot be dropped yet", said))
 			continue;
 		left = true;
 		again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TRY_AGAIN);

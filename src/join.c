@@ -27,9 +27,7 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -247,56 +245,21 @@ join_open(MmrSync *sync)
 	return true;
 }
 
-/* One sync in a transaction of its own; false: what does not work is tried again in the next round. */
+/* One sync; false: not yet. */
 static bool
-join_try(int32 sync_id, MemoryContext cxt)
+join_one(void *arg)
 {
-	static char said[MMR_MSGLEN];
-	volatile bool done = false;
+	MmrSync    *sync;
 
-	PG_TRY();
-	{
-		MmrSync    *sync;
-
-		mmr_worker_start_transaction("joining a sync");
-		if (mmr_worker_hold_extension())
-		{
-			mmr_membership_refresh();
-			sync = mmr_membership_sync(sync_id);
-			if (sync != NULL && sync->joining && sync->my_role != MMR_ROLE_NONE && join_open(sync))
-			{
-				said[0] = '\0';
-				done = true;
-			}
-		}
-		mmr_worker_commit_transaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(cxt);
-		if (strncmp(said, edata->message, MMR_MSGLEN - 1) != 0)
-			ereport(LOG,
-					(errcode(edata->sqlerrcode),
-					 errmsg("cannot join a sync yet: %s", edata->message),
-					 edata->detail ? errdetail("%s", edata->detail) : 0,
-					 edata->hint ? errhint("%s", edata->hint) : 0));
-		strlcpy(said, edata->message, MMR_MSGLEN);
-		FreeErrorData(edata);
-	}
-	PG_END_TRY();
-	return done;
+	mmr_membership_refresh();
+	sync = mmr_membership_sync(*(int *) arg);
+	return sync != NULL && sync->joining && sync->my_role != MMR_ROLE_NONE && join_open(sync);
 }
 
 bool
 mmr_join_round(void)
 {
-	MemoryContext cxt = CurrentMemoryContext;
+	static char said[MMR_MSGLEN];
 	List	   *ids = NIL;
 	bool		waiting = false;
 	ListCell   *lc;
@@ -310,7 +273,12 @@ mmr_join_round(void)
 			ids = lappend_int(ids, sync->id);
 	}
 	foreach(lc, ids)
-		waiting |= !join_try(lfirst_int(lc), cxt);
+	{
+		int			sync_id = lfirst_int(lc);
+
+		/* what does not work is tried again in the next round */
+		waiting |= !mmr_worker_try("joining a sync", join_one, &sync_id, "cannot join a sync yet", said);
+	}
 	list_free(ids);
 	return waiting;
 }

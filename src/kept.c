@@ -181,18 +181,17 @@ try_row(bool (*work) (char *const *row), char *const *row)
 
 /* The next rows; false: none is left, or it is not time yet. */
 static bool
-kept_some(void)
+kept_some(void *arg)
 {
 	char	  **row;
 	int			n = 0;
 	int			again = 0;
 
-	mmr_worker_start_transaction("writing again what a rejoin has kept");
+	(void) arg;
 	/* nobody's open transaction keeps the janitor from the rest */
 	(void) set_config_option("lock_timeout", psprintf("%d", mmr_guc_lock_timeout), PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
-	if (mmr_worker_hold_extension() &&
-		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.kept LIMIT 1", 0, NULL) > 0 &&
+	if (mmr_sqlrun_exec("SELECT 1 FROM mmrepl.kept LIMIT 1", 0, NULL) > 0 &&
 		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.sync WHERE mmrepl._closed_to_clients(sync_id)", 0, NULL) == 0)
 	{
 		while (n < ROWS_AT_ONCE &&
@@ -219,46 +218,14 @@ kept_some(void)
 					(errmsg("%d of %d rows from before the rejoin were written again", again, n - 1),
 					 errdetail("The others are in the conflict history, unless they are the same.")));
 	}
-	mmr_worker_commit_transaction();
 	return n > 0;
-}
-
-/* False also if it does not work at the moment: the janitor has other work. */
-static bool
-kept_try(void)
-{
-	static char said[MMR_MSGLEN];
-	MemoryContext cxt = CurrentMemoryContext;
-	volatile bool more = false;
-
-	PG_TRY();
-	{
-		more = kept_some();
-		said[0] = '\0';
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(cxt);
-		if (strncmp(said, edata->message, MMR_MSGLEN - 1) != 0)
-			ereport(LOG,
-					(errcode(edata->sqlerrcode),
-					 errmsg("rows from before the rejoin cannot be written again yet: %s", edata->message)));
-		strlcpy(said, edata->message, MMR_MSGLEN);
-		FreeErrorData(edata);
-	}
-	PG_END_TRY();
-	return more;
 }
 
 void
 mmr_kept_round(void)
 {
-	while (kept_try())
+	static char said[MMR_MSGLEN];
+
+	while (mmr_worker_try("writing again what a rejoin has kept", kept_some, NULL, "rows from before the rejoin cannot be written again yet", said))
 		CHECK_FOR_INTERRUPTS();
 }

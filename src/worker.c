@@ -11,7 +11,7 @@
  * Invariant: SIGTERM is `die`, so that every wait of the server and of libpq
  * that checks for interrupts ends at once, whatever a peer does.  Workers do
  * not catch errors to go on: they die, and whoever started them paces their
- * return.
+ * return; but for work that may wait while the rest is done (mmr_worker_try).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -254,6 +254,45 @@ mmr_worker_hold_extension(void)
 	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 	return get_extension_oid(MMR_EXTENSION, true) == extension &&
 		mmr_catalog_present();
+}
+
+bool
+mmr_worker_try(const char *activity, bool (*work) (void *arg), void *arg, const char *trouble, char *said)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool result = false;
+
+	PG_TRY();
+	{
+		mmr_worker_start_transaction(activity);
+		if (mmr_worker_hold_extension())
+			result = work(arg);
+		mmr_worker_commit_transaction();
+		if (result)
+			said[0] = '\0';
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(cxt);
+		result = false;
+		if (strncmp(said, edata->message, MMR_MSGLEN - 1) != 0)
+			ereport(LOG,
+					(errcode(edata->sqlerrcode),
+					 errmsg("%s: %s", trouble, edata->message),
+					 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+					 edata->hint ? errhint("%s", edata->hint) : 0));
+		strlcpy(said, edata->message, MMR_MSGLEN);
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	return result;
 }
 
 void

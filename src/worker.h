@@ -54,6 +54,15 @@ extern void mmr_worker_commit_transaction(void);
 extern bool mmr_worker_hold_extension(void);
 
 /*
+ * A piece of work in a transaction of its own that holds the extension; gives
+ * what `work` gives, false if the extension is not there.  An ERROR ends the
+ * transaction, not the worker: false, too, and a line in the log, trouble and
+ * the message, unless `said` (MMR_MSGLEN bytes, the caller's, static) has it from
+ * the last time; it is forgotten when `work` gives true.
+ */
+extern bool mmr_worker_try(const char *activity, bool (*work) (void *arg), void *arg, const char *trouble, char *said);
+
+/*
  * Under the slot's mutex: new state; a failure (keeps sqlstate, message,
  * time); a success (clears them all but the time, which is "last bad", sets
  * last_good, and makes the next failure the first in a row).
