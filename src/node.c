@@ -63,16 +63,23 @@ mmr_node_identity(int64 *sysid, Oid *dboid, int32 *timeline)
 	*timeline = (int32) tli;
 }
 
+/* Who this is, and who it was; ERROR if that is another database. */
+static void
+node_compare(NodeIdentity *now, NodeIdentity *kept)
+{
+	mmr_node_identity(&now->sysid, &now->dboid, &now->timeline);
+	node_kept(kept, false, 0);
+	if (now->sysid != kept->sysid || now->dboid != kept->dboid)
+		node_raise_copy(kept, now);
+}
+
 void
 mmr_node_check_place(void)
 {
 	NodeIdentity now;
 	NodeIdentity kept;
 
-	mmr_node_identity(&now.sysid, &now.dboid, &now.timeline);
-	node_kept(&kept, false, 0);
-	if (now.sysid != kept.sysid || now.dboid != kept.dboid)
-		node_raise_copy(&kept, &now);
+	node_compare(&now, &kept);
 }
 
 void
@@ -91,11 +98,7 @@ mmr_node_check(void)
 	NodeIdentity now;
 	NodeIdentity kept;
 
-	mmr_node_identity(&now.sysid, &now.dboid, &now.timeline);
-	node_kept(&kept, false, 0);
-
-	if (now.sysid != kept.sysid || now.dboid != kept.dboid)
-		node_raise_copy(&kept, &now);
+	node_compare(&now, &kept);
 	if (kept.refused != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_IDENTITY),
