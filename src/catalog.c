@@ -20,6 +20,7 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
 #include "commands/extension.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -73,6 +74,25 @@ mmr_catalog_require(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"%s\" is not installed in this database", MMR_EXTENSION),
 				 errhint("Run CREATE EXTENSION %s.", MMR_EXTENSION)));
+}
+
+bool
+mmr_catalog_hold(void)
+{
+	Oid			extension = get_extension_oid(MMR_EXTENSION, true);
+
+	if (!OidIsValid(extension) || (creating_extension && CurrentExtensionObject == extension))
+		return false;
+	/* It may have been dropped while we waited for the lock, which reads what is new. */
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	return get_extension_oid(MMR_EXTENSION, true) == extension;
+}
+
+void
+mmr_catalog_require_held(void)
+{
+	if (!mmr_catalog_hold())
+		mmr_catalog_require();
 }
 
 Oid

@@ -19,6 +19,16 @@ extern bool mmr_catalog_present(void);
 /* ERROR with a hint unless it is. */
 extern void mmr_catalog_require(void);
 
+/*
+ * Is it here?  If so it stays until the transaction ends: DROP EXTENSION waits.
+ * First thing in a transaction of a worker, or of a peer, that reads mmrepl's
+ * tables: or a DROP EXTENSION in that moment ends in an ERROR about a table.
+ */
+extern bool mmr_catalog_hold(void);
+
+/* The same, with the ERROR of mmr_catalog_require. */
+extern void mmr_catalog_require_held(void);
+
 /* Own table by its name; ERROR if there is none. Cached until it changes. */
 extern Oid	mmr_catalog_table(const char *relname);
 

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "attach.h"
+#include "catalog.h"
 #include "closed.h"
 #include "join.h"
 #include "locking.h"
@@ -90,7 +91,7 @@ find_left(MemoryContext cxt)
 	List	   *left = NIL;
 
 	mmr_worker_start_transaction("looking whether all tables are open");
-	if (mmr_worker_hold_extension())
+	if (mmr_catalog_hold())
 	{
 		MemoryContext old;
 		List	   *found;

@@ -30,6 +30,7 @@
 #include "utils/snapmgr.h"
 
 #include "capture.h"
+#include "catalog.h"
 #include "departed.h"
 #include "logreader.h"
 #include "position.h"
@@ -112,7 +113,7 @@ settle(int32 sync_id, int32 gone)
 	MmrSync    *sync;
 
 	mmr_worker_start_transaction("taking over what a departed db has written");
-	if (mmr_worker_hold_extension() &&
+	if (mmr_catalog_hold() &&
 		/* nobody changes the configuration meanwhile */
 		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.local_node FOR UPDATE SKIP LOCKED", 0, NULL) > 0 &&
 		mmr_sqlrun_exec("DELETE FROM mmrepl.departed WHERE sync_id = $1::int4 AND node_id = $2::int4", 2, args) > 0)
@@ -141,7 +142,7 @@ mmr_departed_round(void)
 	ListCell   *lc;
 
 	mmr_worker_start_transaction("looking for departed dbs");
-	if (mmr_worker_hold_extension())
+	if (mmr_catalog_hold())
 	{
 		MemoryContextSwitchTo(cxt);
 		foreach(lc, mmr_sqlrun_texts("SELECT unnest(ARRAY[sync_id, node_id]) FROM mmrepl.departed ORDER BY sync_id, node_id", 0, NULL))

@@ -29,6 +29,7 @@
 
 #include "apply.h"
 #include "capture.h"
+#include "catalog.h"
 #include "clock.h"
 #include "departed.h"
 #include "errors.h"
@@ -138,6 +139,8 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_SCHEMA),
 				 errmsg("peer's database has encoding %s, this one %s", encoding, GetDatabaseEncodingName())));
+	/* from the handshake on a DROP EXTENSION ends this session */
+	mmr_catalog_require_held();
 	mmr_node_check();
 	mmr_membership_refresh();
 	sync = hello_check(sync_id, node_id, PG_GETARG_INT64(3), PG_GETARG_OID(4));

@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "catalog.h"
 #include "closed.h"
 #include "departed.h"
 #include "guc.h"
@@ -78,7 +79,7 @@ look(Look *result, MemoryContext context)
 	MemoryContextReset(context);
 
 	mmr_worker_start_transaction("reading the configuration");
-	result->here = mmr_worker_hold_extension();
+	result->here = mmr_catalog_hold();
 	if (result->here)
 	{
 		mmr_membership_refresh();

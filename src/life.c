@@ -35,6 +35,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "errors.h"
 #include "guc.h"
 #include "life.h"
@@ -296,7 +297,7 @@ ask_all(List *dbs)
 			break;
 		mmr_worker_start_transaction("asking what others know of this db");
 		MemoryContextSwitchTo(cxt);
-		if (!mmr_worker_hold_extension())
+		if (!mmr_catalog_hold())
 		{
 			mmr_worker_commit_transaction();
 			return NULL;
@@ -325,7 +326,7 @@ look(bool only_me)
 	char	   *problem;
 
 	mmr_worker_start_transaction("looking who this db is");
-	if (mmr_worker_hold_extension())
+	if (mmr_catalog_hold())
 	{
 		mmr_membership_refresh();
 		if (mmr_membership_my_id() != 0)
@@ -372,7 +373,7 @@ mmr_life_claim(MmrLink *link, int32 peer)
 	MmrNode    *me;
 
 	mmr_worker_start_transaction("telling who this db is");
-	if (!mmr_worker_hold_extension())
+	if (!mmr_catalog_hold())
 		mmr_worker_leave();
 	mmr_membership_refresh();
 	me = mmr_membership_node(mmr_membership_my_id());

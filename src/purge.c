@@ -257,7 +257,7 @@ segment_truncate(MmrDatabase *db, int segment)
 	bool		done = false;
 
 	mmr_worker_start_transaction("emptying a segment of the change log");
-	if (!mmr_worker_hold_extension())
+	if (!mmr_catalog_hold())
 	{
 		mmr_worker_commit_transaction();
 		return;
@@ -301,7 +301,7 @@ segment_drop_index(MmrDatabase *db, int segment)
 	bool		done = false;
 
 	mmr_worker_start_transaction("emptying an index of the change log");
-	if (mmr_worker_hold_extension())
+	if (mmr_catalog_hold())
 		done = mmr_segbuild_clear(segment);
 	mmr_worker_commit_transaction();
 	if (done)
@@ -317,7 +317,7 @@ segment_build_index(MmrDatabase *db, int segment)
 	bool		done = false;
 
 	mmr_worker_start_transaction("building an index of the change log");
-	if (mmr_worker_hold_extension())
+	if (mmr_catalog_hold())
 	{
 		mmr_membership_refresh();
 		rel = mmr_changelog_open_segment(segment, AccessShareLock);
@@ -544,7 +544,7 @@ mmr_purge_round(void)
 	if (pg_atomic_read_u32(&db->segment_indexed[current]) != 0)
 		segment_drop_index(db, current);
 	mmr_worker_start_transaction("looking at the change log");
-	if (mmr_worker_hold_extension())
+	if (mmr_catalog_hold())
 		n = survey(db, ripe);
 	mmr_worker_commit_transaction();
 	for (int i = 0; i < n; i++)
@@ -571,7 +571,7 @@ mmr_purge_history(void)
 	{
 		gone = 0;
 		mmr_worker_start_transaction("removing old conflicts from the history");
-		if (mmr_worker_hold_extension())
+		if (mmr_catalog_hold())
 		{
 			char	   *minutes = psprintf("%d", mmr_guc_conflict_history_minutes);
 			const char *args[1] = {minutes};

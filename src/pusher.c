@@ -26,6 +26,7 @@
 
 #include "backlog.h"
 #include "batch.h"
+#include "catalog.h"
 #include "config.h"
 #include "copy.h"
 #include "errors.h"
@@ -95,7 +96,7 @@ pusher_sync(Pusher *p)
 	MmrSync    *sync;
 	bool		refreshed;
 
-	if (!mmr_worker_hold_extension())
+	if (!mmr_catalog_hold())
 		mmr_worker_leave();
 	refreshed = mmr_membership_refresh();
 	sync = mmr_membership_sync(p->sync_id);

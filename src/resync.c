@@ -23,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "config.h"
 #include "errors.h"
 #include "guc.h"
@@ -132,7 +133,7 @@ mmr_resync_give_up(int32 sync_id, int32 node_id)
 	bool		done = false;
 
 	mmr_worker_start_transaction("giving up a db that is away");
-	if (mmr_worker_hold_extension())
+	if (mmr_catalog_hold())
 	{
 		mmr_membership_refresh();
 		sync = mmr_membership_sync(sync_id);

@@ -243,20 +243,6 @@ mmr_worker_commit_transaction(void)
 }
 
 bool
-mmr_worker_hold_extension(void)
-{
-	Oid			extension = get_extension_oid(MMR_EXTENSION, true);
-
-	if (!OidIsValid(extension))
-		return false;
-
-	/* It may have been dropped while we waited for the lock, which reads what is new. */
-	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-	return get_extension_oid(MMR_EXTENSION, true) == extension &&
-		mmr_catalog_present();
-}
-
-bool
 mmr_worker_try(const char *activity, bool (*work) (void *arg), void *arg, const char *trouble, char *said)
 {
 	MemoryContext cxt = CurrentMemoryContext;
@@ -265,7 +251,7 @@ mmr_worker_try(const char *activity, bool (*work) (void *arg), void *arg, const 
 	PG_TRY();
 	{
 		mmr_worker_start_transaction(activity);
-		if (mmr_worker_hold_extension())
+		if (mmr_catalog_hold())
 			result = work(arg);
 		mmr_worker_commit_transaction();
 		if (result)

@@ -47,13 +47,6 @@ extern void mmr_worker_start_transaction(const char *activity);
 extern void mmr_worker_commit_transaction(void);
 
 /*
- * Is the extension in this database?  If so it stays until the transaction
- * ends: DROP EXTENSION waits.  First thing in a transaction that reads
- * mmrepl's tables, or a DROP EXTENSION in that moment ends in an ERROR.
- */
-extern bool mmr_worker_hold_extension(void);
-
-/*
  * A piece of work in a transaction of its own that holds the extension; gives
  * what `work` gives, false if the extension is not there.  An ERROR ends the
  * transaction, not the worker: false, too, and a line in the log, trouble and

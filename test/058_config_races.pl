@@ -91,4 +91,18 @@ $busy->quit;
 poll_is($one, $index, 't', 'it does so later');
 $two->start;
 wait_synced($one);
+
+# the extension is dropped while a peer comes
+my $going = session($three);
+$going->query_safe('BEGIN; DROP EXTENSION mmrepl');
+my $comes = session($three);
+$comes->query_until(qr/comes/, "\\echo comes\nSELECT mmrepl._hello(mmrepl._protocol_version(), 1, 1, 0, 0::oid, 'UTF8', 0);\n");
+poll_is($three, q{SELECT wait_event_type FROM pg_stat_activity WHERE query LIKE '%\_hello(mmrepl.%' AND pid <> pg_backend_pid()}, 'Lock',
+	'a handshake waits for what becomes of the extension');
+$going->query_safe('COMMIT');
+$_->quit foreach $going, $comes;
+like($comes->{stderr}, qr/extension "mmrepl" is not installed in this database/, 'and is told that it is gone');
+remove_node($one, pop @nodes, force => 1);
+$three->stop;
+log_clean($three, qr/is not installed in this database|mmrepl\S* does not exist|terminating|connection/);
 finish(\@nodes, qr/configuration has changed|could not connect|cannot be reached|server closed|terminating|connection/, 'x', 'late', 'later');

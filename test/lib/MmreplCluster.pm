@@ -48,7 +48,8 @@ my $comes_late = qr/mmrepl\ push\ \d+\]\ ERROR:\ \ (?:sync\ "[^"]+"\ is\ (?:paus
 	mmrepl\ is\ stopped\ at\ the\ receiver\ of\ sync\ "[^"]+"|sync\ \d+\ from\ node\ \d+\ is\ not\ in\ the\ configuration\ here|
 	sync\ \d+\ does\ not\ replicate\ from\ node\ \d+\ to\ here|the\ configuration\ has\ changed\ while\ a\ batch\ was\ applied|
 	table\ "[^"]+"\ comes\ from\ a\ peer\ but\ is\ not\ a\ member\ of\ the\ sync\ here|
-	batch\ does\ not\ start\ where\ the\ last\ one\ ended|replication\ progress\ has\ changed\ meanwhile)$|
+	batch\ does\ not\ start\ where\ the\ last\ one\ ended|replication\ progress\ has\ changed\ meanwhile|
+	extension\ "mmrepl"\ is\ not\ installed\ in\ this\ database)$|
 	mmrepl\ (?:push\ \d+|config)\]\ ERROR:\ \ the\ configuration\ is\ being\ changed\ by\ another\ session$/x;
 
 # Now and then, that is: a test in which they do so all the time announces it.
