@@ -16,22 +16,8 @@ join_nodes(\@nodes);
 wait_synced(@nodes);
 sql($a, q{INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1, 100) AS i; INSERT INTO z VALUES (0, 7)});
 wait_synced(@nodes);
-sql($c, q{
-	CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-		PERFORM pg_catalog.pg_advisory_lock_shared(NEW.gate);
-		PERFORM pg_catalog.pg_advisory_unlock_shared(NEW.gate);
-		RETURN NEW;
-	END $$;
-	CREATE TRIGGER gate BEFORE INSERT ON z FOR EACH ROW EXECUTE FUNCTION gate();
-	ALTER TABLE z ENABLE REPLICA TRIGGER gate});
 my $gates = MmreplGates->new(@nodes);
-my %gate = map { $_ => session($c) } 7, 8;
-
-sub held
-{
-	my ($gate, $name) = @_;
-	return poll_is($c, "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = $gate AND NOT granted", undef, $name);
-}
+$gates->traps($c);
 
 my $id = 0;
 foreach my $first ('the delete', 'the copy')
@@ -41,17 +27,17 @@ foreach my $first ('the delete', 'the copy')
 	poll_is($_, 'SELECT count(*) FROM mmrepl.change_log', 0, 'nothing is unstable at ' . $_->name) foreach @nodes;
 	sql($c, 'SET session_replication_role = replica; DELETE FROM t; DELETE FROM z');
 	$gates->shut;
-	$gate{$_}->query_safe("SELECT pg_advisory_lock($_)") foreach 7, 8;
+	$gates->hold(7, 8);
 	sql($b, "BEGIN; DELETE FROM t WHERE id = $id; INSERT INTO z VALUES ($id, 8); COMMIT");
 	$gates->go($b, $c);
-	held(8, "$first first: b's delete has found nothing");
+	$gates->caught(8, "$first first: b's delete has found nothing");
 	sql($a, q{SELECT mmrepl.update_sync('sync', onetimecopy => 2)});
 	$gates->go($a, $c);
-	held(7, 'and the copy has brought the row');
+	$gates->caught(7, 'and the copy has brought the row');
 	my ($one, $other) = $first eq 'the delete' ? (8, 7) : (7, 8);
-	$gate{$one}->query_safe("SELECT pg_advisory_unlock($one)");
+	$gates->release($one);
 	poll_is($c, $one == 8 ? "SELECT count(*) = 1 FROM z WHERE id = $id" : 'SELECT count(*) > 90 FROM t', undef, "$first is committed");
-	$gate{$other}->query_safe("SELECT pg_advisory_unlock($other)");
+	$gates->release($other);
 	$gates->open;
 	wait_synced(@nodes);
 	poll_is($c, "SELECT count(*) = 100 - $id FROM t", undef, 'the copy is there');
@@ -60,7 +46,6 @@ foreach my $first ('the delete', 'the copy')
 	sql($a, "UPDATE z SET gate = 7");
 	wait_synced(@nodes);
 }
-$_->quit foreach values %gate;
 $gates->end;
 
 finish(\@nodes, qr/have been applied meanwhile|configuration has changed|connection to client lost|terminating connection|joins the sync|stopped at the receiver/, qw(t z));

@@ -15,25 +15,8 @@ sql_all(q{CREATE TABLE mark (id text PRIMARY KEY, n int);
 	CREATE TABLE z (id int PRIMARY KEY, gate int)}, @nodes);
 join_nodes(\@nodes);
 wait_synced(@nodes);
-sql($c, q{
-	CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-		PERFORM pg_catalog.pg_advisory_lock_shared(NEW.gate);
-		PERFORM pg_catalog.pg_advisory_unlock_shared(NEW.gate);
-		RETURN NEW;
-	END $$;
-	CREATE TRIGGER gate BEFORE INSERT ON z FOR EACH ROW EXECUTE FUNCTION gate();
-	ALTER TABLE z ENABLE REPLICA TRIGGER gate});
 my $gates = MmreplGates->new(@nodes);
-my %gate = map { $_ => session($c) } 7, 8;
-
-sub shut { $gate{$_}->query_safe("SELECT pg_advisory_lock($_)") foreach @_; return }
-sub open_gate { $gate{$_}->query_safe("SELECT pg_advisory_unlock($_)") foreach @_; return }
-
-sub held
-{
-	my ($gate, $name) = @_;
-	return poll_is($c, "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = $gate AND NOT granted", undef, $name);
-}
+$gates->traps($c);
 
 # b's write is the older one, a's delete the newer; c has neither, and hears of both at once. $first: whose batch ends first.
 my $id = 0;
@@ -46,15 +29,15 @@ sub race
 	$gates->shut;
 	sql($b, "BEGIN; $older; INSERT INTO z VALUES ($id, 8); COMMIT");
 	sql($a, "BEGIN; $newer; INSERT INTO z VALUES (-$id, 7); COMMIT");
-	shut(7, 8);
+	$gates->hold(7, 8);
 	$gates->go($a, $c);
-	held(7, "$name: the newer batch has been through the table");
+	$gates->caught(7, "$name: the newer batch has been through the table");
 	$gates->go($b, $c);
-	held(8, "$name: and so has the older one");
-	open_gate($first eq 'newer' ? 7 : 8);
+	$gates->caught(8, "$name: and so has the older one");
+	$gates->release($first eq 'newer' ? 7 : 8);
 	$first = $first eq 'newer' ? -$id : $id;
 	poll_is($c, "SELECT count(*) > 0 FROM z WHERE id = $first", undef, "$name: one of them is committed");
-	open_gate($first < 0 ? 8 : 7);
+	$gates->release($first < 0 ? 8 : 7);
 	$gates->open;
 	wait_synced(@nodes);
 	same_rows('t', \@nodes, name => "$name: the same everywhere") if !$careful;

@@ -76,17 +76,7 @@ is(sql($_, 'SELECT count(*) FROM mmrepl.conflict_history'), 0, 'what was seen is
 drained('all logs drain');
 
 # Nothing goes round: batches stop when writes do.
-my $batches = 'SELECT sum(batches) FROM mmrepl.progress';
-my $settled = sub { my @n = map { sql($_, $batches) } @all; return "@n"; };
-my ($last, $now, $tries) = ('', $settled->(), 0);
-while ($last ne $now && $tries++ < 60)
-{
-	$last = $now;
-	# several heartbeats
-	sql($hub, 'SELECT pg_sleep(2)');
-	$now = $settled->();
-}
-is($now, $last, 'no batch without writes');
+comes_to_rest(\@all, 'no batch without writes');
 # one write: one batch of changes for every other db, none comes back to who wrote it
 my %before = map { $_->name => sql($_, "SELECT sum(inserted) FROM mmrepl.progress") } @all;
 my $sent = 'SELECT coalesce(sum(inserted + updated + deleted), 0) FROM mmrepl.peer_lag WHERE direction = \'to\'';

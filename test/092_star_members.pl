@@ -73,17 +73,7 @@ same_rows($_, \@now) foreach qw(t trail);
 my $size = q{SELECT coalesce(sum(pg_relation_size(inhrelid)), 0) FROM pg_inherits WHERE inhparent = 'mmrepl.log'::regclass};
 poll_is($_, $size, 0, 'log of ' . $_->name . ' drains') foreach @now;
 # nothing goes round
-my $batches = 'SELECT sum(batches) FROM mmrepl.progress';
-my $settled = sub { return join ' ', map { sql($_, $batches) } @now };
-my ($last, $then, $tries) = ('', $settled->(), 0);
-while ($last ne $then && $tries++ < 60)
-{
-	$last = $then;
-	# several heartbeats
-	sql($hub, 'SELECT pg_sleep(1)');
-	$then = $settled->();
-}
-is($then, $last, 'no batch without writes');
+comes_to_rest(\@now, 'no batch without writes');
 
 $_->stop foreach $centre, @servers;
 log_clean($_, qr/could not connect|connection|server closed|terminat|deadlock detected|lock timeout|configuration has changed|is not in the configuration|joins the sync|not joined yet|does not exist|has departed|claims to be it|wrong database|another configuration|could not receive|cannot be reached|applied meanwhile/)

@@ -12,7 +12,7 @@ use MmreplLink;
 
 our @EXPORT = qw(new_node join_nodes conninfo sql sql_error sql_all poll poll_is session wait_synced same_rows rows_differ
   log_clean log_like worker_pid kill_worker kill_postmaster start_again start_with_clock set_clock
-  conflicts finish add_node remove_node start_load stop_load end_load);
+  conflicts finish add_node remove_node start_load stop_load end_load comes_to_rest write_until_purged);
 
 # A server that does not start fails its test, not all tests.
 {
@@ -216,6 +216,44 @@ sub end_load
 {
 	my ($load) = @_;
 	$load->{run}->kill_kill(grace => 5);
+	return;
+}
+
+# One test: nothing goes round. From some moment on no batch is applied anywhere while each pusher looks three times, with a heartbeat
+# or more in between.
+sub comes_to_rest
+{
+	my ($nodes, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $batches = sub { return join ' ', map { sql($_, 'SELECT sum(batches) FROM mmrepl.progress') } @$nodes };
+	my ($before, $now) = ('', $batches->());
+	foreach my $try (1 .. 60)
+	{
+		last if $before eq $now;
+		$before = $now;
+		foreach my $look (1 .. 3)
+		{
+			# each look is a transaction
+			my %last = map { $_->name => sql($_, q{SELECT json_object_agg(pid, query_start) FROM pg_stat_activity WHERE backend_type = 'mmrepl pusher' AND datname = current_database()}) } @$nodes;
+			poll($_, "SELECT count(*) = 0 FROM json_each_text('" . ($last{ $_->name } || '{}') . q{') JOIN pg_stat_activity ON pid = key::int WHERE backend_type = 'mmrepl pusher' AND query_start <= value::timestamptz})
+			  foreach @$nodes;
+		}
+		$now = $batches->();
+	}
+	return is($now, $before, $name);
+}
+
+# Writes to the node's table (id int PRIMARY KEY, and what may be NULL) until less than half of that is left in its log: so much that the log goes on in other
+# segments, and what nobody needs of those before is gone.
+sub write_until_purged
+{
+	my ($node, $table) = @_;
+	my $last = sql($node, "SELECT coalesce(max(id), 0) FROM $table");
+	sql($node, qq{CREATE OR REPLACE FUNCTION write_more() RETURNS boolean LANGUAGE plpgsql AS \$\$ BEGIN
+		INSERT INTO $table (id) SELECT (SELECT coalesce(max(id), 0) FROM $table) + g FROM generate_series(1, 2000) g;
+		RETURN (SELECT count(*) < ((SELECT max(id) FROM $table) - $last) / 2 FROM mmrepl.change_log WHERE tablename = '$table');
+	END \$\$});
+	poll($node, 'SELECT write_more()') or die "nothing is purged\n";
 	return;
 }
 

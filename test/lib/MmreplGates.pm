@@ -10,6 +10,9 @@
 #	open			all go on
 #	orders			shuffled list of all directions
 #	ask(node, sql)	result of SQL, in a session that stays open
+#	traps(node)		who applies a new row of the replicated table z (id int PRIMARY KEY, gate int) there stops while its gate is held
+#	hold(gates...)	holds gates 7 and 8 (given: those), release(gates...) lets them go
+#	caught(gate, name)	a test: somebody has stopped at it
 #	end				opens all, for good
 package MmreplGates;
 use strict;
@@ -130,12 +133,50 @@ sub deliver
 	return;
 }
 
+# A trigger that is fired for replicas waits for advisory locks, one a gate.
+sub traps
+{
+	my ($self, $node) = @_;
+	sql($node, q{
+		CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			PERFORM pg_catalog.pg_advisory_lock_shared(NEW.gate);
+			PERFORM pg_catalog.pg_advisory_unlock_shared(NEW.gate);
+			RETURN NEW;
+		END $$;
+		CREATE TRIGGER gate BEFORE INSERT ON z FOR EACH ROW EXECUTE FUNCTION gate();
+		ALTER TABLE z ENABLE REPLICA TRIGGER gate});
+	$self->{trap} = $node;
+	$self->{gate} = { map { $_ => session($node) } 7, 8 };
+	return;
+}
+
+sub hold
+{
+	my ($self, @gates) = @_;
+	$self->{gate}{$_}->query_safe("SELECT pg_advisory_lock($_)") foreach @gates;
+	return;
+}
+
+sub release
+{
+	my ($self, @gates) = @_;
+	$self->{gate}{$_}->query_safe("SELECT pg_advisory_unlock($_)") foreach @gates;
+	return;
+}
+
+sub caught
+{
+	my ($self, $gate, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return poll_is($self->{trap}, "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = $gate AND NOT granted", undef, $name);
+}
+
 # Opens everything for good.
 sub end
 {
 	my ($self) = @_;
 	$self->open;
-	$_->quit foreach values %{ delete $self->{session} };
+	$_->quit foreach values %{ delete $self->{session} }, values %{ delete $self->{gate} // {} };
 	return;
 }
 
