@@ -30,6 +30,8 @@
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -52,6 +54,10 @@
 
 /* Who answers at our own address, if nobody did (ms). */
 #define LOOK_AGAIN		30000
+
+/* Who calls for us as soon as the server is up waits for the launcher so long, and looks so often (ms). */
+#define RUN_TIMEOUT		10000
+#define RUN_LOOK		20
 
 #define KNOWN_SQL "SELECT its_id, server_run, its_run, system_identifier, database_oid, known_run, known_xid FROM mmrepl._life_known($1::int4)"
 #define CLAIM_SQL "SELECT mmrepl._life_claim($1::int4, $2::int8, $3::oid, $4::int8, $5::int8, $6::int8)"
@@ -98,12 +104,27 @@ number(int64 n)
 	return psprintf(INT64_FORMAT, n);
 }
 
+/* The launcher gives it, a moment after the server has started or was promoted. */
+static void
+wait_for_run(void)
+{
+	for (int waited = 0; mmr_shared->run == 0 && waited < RUN_TIMEOUT; waited += RUN_LOOK)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, RUN_LOOK, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 /* Writes this run down, once.  What peers will count on must not be lost in a crash. */
 static void
 write_down(void)
 {
-	const char *args[2] = {number(mmr_shared->run), number(pg_atomic_read_u64(&mmr_shared->first_xid))};
+	const char *args[2];
 
+	wait_for_run();
+	args[0] = number(mmr_shared->run);
+	args[1] = number(pg_atomic_read_u64(&mmr_shared->first_xid));
 	if (mmr_shared->run == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

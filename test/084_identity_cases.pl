@@ -9,19 +9,11 @@ use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $conf = "wal_level = replica\nmax_wal_senders = 8\nwal_keep_size = 128MB\nwal_log_hints = on\n";
-my ($one, $two) = my @all = map { new_node($_, conf => $conf) } qw(aaa01 aaa02);
-$one->append_conf('pg_hba.conf', "local replication all trust\n");
-$one->reload;
-sql_all('CREATE TABLE t (id int PRIMARY KEY, v text)', @all);
-join_nodes(\@all);
-sql($one, "INSERT INTO t SELECT g, 'before' FROM generate_series(1, 20) AS g");
-wait_synced(@all);
+my ($one, $two) = my @all = pair_with_backup();
 my $bad = q{SELECT bool_and(state = 'bad') FROM mmrepl.status};
 my $well = q{SELECT bool_and(state = 'good') FROM mmrepl.status};
 
 # a clone started by accident beside its original: the same identity in everything that the server knows of itself
-$one->backup('base');
 my $clone = PostgreSQL::Test::Cluster->new('clone');
 $clone->init_from_backup($one, 'base');
 $clone->start;

@@ -8,15 +8,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $conf = "wal_level = replica\nmax_wal_senders = 8\nwal_keep_size = 128MB\n";
-my ($one, $two) = my @all = map { new_node($_, conf => $conf) } qw(aaa01 aaa02);
-$one->append_conf('pg_hba.conf', "local replication all trust\n");
-$one->reload;
-sql_all('CREATE TABLE t (id int PRIMARY KEY, v text)', @all);
-join_nodes(\@all);
-sql($one, "INSERT INTO t SELECT g, 'before' FROM generate_series(1, 20) AS g");
-wait_synced(@all);
-$one->backup('base');
+my ($one, $two) = my @all = pair_with_backup();
 my $late = PostgreSQL::Test::Cluster->new('late');
 $late->init_from_backup($one, 'base', has_streaming => 1);
 $late->start;
@@ -35,11 +27,8 @@ my $postmaster = (split /\n/, slurp_file($late->data_dir . '/postmaster.pid'))[0
 kill('STOP', $postmaster);
 append_to_file($late->data_dir . '/promote', '');
 kill('USR2', $startup);
-my $tries = 10 * $PostgreSQL::Test::Utils::timeout_default;
-while ($tries-- && $client->query_safe('SELECT pg_is_in_recovery()') ne 'f')
-{
-	select(undef, undef, undef, 0.1);
-}
+# no new session comes in
+poll_session($client, 'SELECT NOT pg_is_in_recovery()');
 is($client->query_safe('SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE $$mmrepl%$$'), 0, 'no worker is there yet');
 my $last = 0;
 foreach my $id (1001 .. 1200)
@@ -50,8 +39,9 @@ foreach my $id (1001 .. 1200)
 cmp_ok($last, '>', $known, 'as many transactions have passed as were lost');
 $client->quit;
 kill('CONT', $postmaster);
-poll_is($late, q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'mmrepl launcher'}, 't', 'then workers start');
+# (it waits until the launcher is there)
 like(sql_error($late, 'SELECT mmrepl.confirm_identity()'), qr/has applied changes of this database that are not here/, 'that something is lost is seen');
+is(sql($late, q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'mmrepl launcher'}), 't', 'then workers start');
 sql($two, sprintf "SELECT mmrepl.update_db('aaa01', '%s')", conninfo($late));
 sql($late, 'SELECT mmrepl.rejoin()');
 poll_is($late, q{SELECT bool_and(state = 'good') FROM mmrepl.status}, 't', 'it comes back by rejoin');
@@ -61,4 +51,5 @@ is(sql($_, "SELECT count(*) FILTER (WHERE v = 'lost') FROM t"), 2, 'what it had 
 cmp_ok(sql($two, "SELECT count(*) FROM t WHERE v = 'at once'"), '>', 0, 'and what it had written');
 same_rows('t', [ $late, $two ]);
 $_->stop foreach $late, $two;
+log_clean($two, qr/could not connect|server closed|connection|terminating|has been put back|does not take part|another server|joins the sync|not joined|claims to be it|is not in the|wrong database/);
 done_testing();

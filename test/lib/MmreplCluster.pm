@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use MmreplLink;
 
-our @EXPORT = qw(new_node join_nodes conninfo sql sql_error sql_all poll poll_is session wait_synced same_rows rows_differ
+our @EXPORT = qw(new_node join_nodes pair_with_backup conninfo sql sql_error sql_all poll poll_is poll_session session wait_synced same_rows rows_differ
   log_clean log_like worker_pid kill_worker kill_postmaster start_again start_with_clock set_clock
   conflicts finish add_node remove_node start_load stop_load end_load comes_to_rest write_until_purged);
 
@@ -132,6 +132,19 @@ sub poll_is
 	return ok(poll($node, $query, $expected), $name);
 }
 
+# The same in a session.
+sub poll_session
+{
+	my ($session, $query) = @_;
+	my $tries = 50 * $PostgreSQL::Test::Utils::timeout_default;
+	while ($session->query_safe($query) ne 't')
+	{
+		return 0 if !$tries--;
+		select(undef, undef, undef, 0.02);
+	}
+	return 1;
+}
+
 # A session that stays open: ->query, ->query_safe, ->query_until, ->quit.
 sub session
 {
@@ -159,6 +172,20 @@ sub join_nodes
 	  $sync, $dbs, $opt{copy} // 0, $opt{args} ? ", $opt{args}" : '';
 	sql($first, $script);
 	return;
+}
+
+# Two nodes that replicate t (id int PRIMARY KEY, v text), with 20 rows; of the first there is the backup "base", for copies and standbys.
+sub pair_with_backup
+{
+	my ($one, $two) = map { new_node($_, conf => "wal_level = replica\nmax_wal_senders = 8\nwal_keep_size = 128MB\nwal_log_hints = on\n") } qw(aaa01 aaa02);
+	$one->append_conf('pg_hba.conf', "local replication all trust\n");
+	$one->reload;
+	sql_all('CREATE TABLE t (id int PRIMARY KEY, v text)', $one, $two);
+	join_nodes([ $one, $two ]);
+	sql($one, "INSERT INTO t SELECT g, 'before' FROM generate_series(1, 20) AS g");
+	wait_synced($one, $two);
+	$one->backup('base');
+	return ($one, $two);
 }
 
 # Adds a node to a sync that runs, asked on $via. Options: sync, role, onetimecopy, copy_from (a name), name.
