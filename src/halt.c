@@ -17,7 +17,7 @@
 #include "sqlrun.h"
 
 void
-mmr_halt_sync(int32 sync_id, int32 node_id, const char *message)
+mmr_halt_sync(int32 sync_id, int32 node_id, const char *message, int64 version)
 {
 	const char *args[2];
 	MmrSync    *sync;
@@ -26,7 +26,8 @@ mmr_halt_sync(int32 sync_id, int32 node_id, const char *message)
 	mmr_config_begin();
 	sync = mmr_membership_sync(sync_id);
 	node = mmr_membership_node(node_id);
-	if (sync == NULL || node == NULL || sync->paused)
+	if (sync == NULL || node == NULL || sync->paused ||
+		mmr_membership_config_version() != version)
 		return;
 	args[0] = psprintf("%d", sync_id);
 	args[1] = psprintf("on db \"%s\": %s", node->name, message);

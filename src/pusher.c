@@ -72,6 +72,7 @@ typedef struct Pusher
 	MmrPeerSaid said;			/* where the peer stands */
 	bool		heard;			/* in this session */
 	uint64		generation;		/* of the configuration of this session */
+	int64		version;		/* of the same */
 	uint64		commits;		/* counters when the last round began */
 	uint64		ticket;
 	uint64		applied;
@@ -232,6 +233,7 @@ pusher_connect(Pusher *p)
 	MemoryContextReset(p->cxt);
 	mmr_worker_start_transaction("reading the configuration");
 	sync = pusher_sync(p);
+	p->version = mmr_membership_config_version();
 	mmr_peersaid_begin(&p->said, sync);
 	mmr_node_check();
 	conninfo = MemoryContextStrdup(p->cxt, mmr_membership_node(p->peer)->conninfo);
@@ -535,12 +537,12 @@ pusher_look_and_save(Pusher *p)
 		pusher_save(p, NULL);
 }
 
-/* The peer has met what nobody but a human is to decide. */
+/* The peer has met what nobody but a human is to decide; if the configuration has changed since, it will meet it again, or not. */
 static void
 pusher_halt(Pusher *p)
 {
 	mmr_worker_start_transaction("stopping");
-	mmr_halt_sync(pusher_sync(p)->id, p->peer, p->last_message);
+	mmr_halt_sync(pusher_sync(p)->id, p->peer, p->last_message, p->version);
 	mmr_worker_commit_transaction();
 }
 

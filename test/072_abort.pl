@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 use MmreplCluster;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my ($a, $b) = my @nodes = map { new_node($_, link => 1) } qw(aaa01 aaa02);
@@ -116,6 +117,28 @@ $go_on->('rows made equal');
 wait_synced(@nodes);
 same_rows('t', \@nodes);
 is(sql($a, 'SELECT v FROM t WHERE id = 1'), 'both', 'as it was decided by hand');
+# who is told of a conflict late, when somebody has looked at it already and resumed, does not halt it again
+$a->{mmrepl_link}->cut;
+sql($a, "UPDATE t SET v = 'late a' WHERE id = 1");
+poll($b, "SELECT v = 'late a' FROM t WHERE id = 1");
+my $held = session($b);
+$held->query_safe("BEGIN; UPDATE t SET v = 'late b' WHERE id = 1");
+sql($a, "UPDATE t SET v = 'late aa' WHERE id = 1");
+poll_is($b, q{SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'mmrepl push%' AND wait_event_type = 'Lock'}, 1, 'a batch waits for a row');
+my $pusher = worker_pid($a, 'pusher');
+kill 'STOP', $pusher;
+my $from = -s $b->logfile;
+$held->query_safe('COMMIT');
+$held->quit;
+ok(log_like($b, qr/push 1\] ERROR:  .*strategy is abort/, $from), 'it has met a conflict');
+sql($b, "UPDATE t SET v = 'late aa' WHERE id = 1");
+$from = -s $a->logfile;
+sql($b, "SELECT mmrepl.$_('sync')") foreach qw(pause resume);
+kill 'CONT', $pusher;
+$a->{mmrepl_link}->heal;
+wait_synced(@nodes);
+same_rows('t', \@nodes);
+unlike(slurp_file($a->logfile, $from), qr/is halted/, 'it is not halted for what is over');
 # another strategy
 $halt->('delete', "INSERT INTO t VALUES (3, 'base')", 'DELETE FROM t WHERE id = 3', "UPDATE t SET v = 'b' WHERE id = 3");
 sql($a, q{SELECT mmrepl.update_sync('sync', conflict_strategy => 'latest')});

@@ -22,6 +22,12 @@ with its own settings. Measured once.
 TABLES = (10, 100, 1000)
 WAITING = (0, 100_000, 1_000_000, 10_000_000)
 PEERS = (1, 2, 3)
+# every segment of the change log that is full has its index
+INDEXED = r"""
+SELECT NOT EXISTS (SELECT FROM pg_class l JOIN pg_namespace s ON s.oid = l.relnamespace AND s.nspname = 'mmrepl'
+JOIN pg_class i ON i.relnamespace = s.oid AND i.relname = l.relname || '_index'
+WHERE l.relname ~ '^log_[0-9]+$' AND pg_relation_size(i.oid) = 0 AND pg_relation_size(l.oid) >=
+(SELECT 1024 * setting::int8 FROM pg_settings WHERE name = 'mmrepl.segment_size'))"""
 
 
 def run(bench):
@@ -92,7 +98,8 @@ def _waiting(bench, tool):
                 visible(reader, f"SELECT 1 FROM bulk WHERE id = {1000 + rows}", "1", time.monotonic(), pause=0.05)
             conflicts(1)
             # what has waited for so long gets indexes
-            time.sleep(17)
+            for one in two.servers:
+                one.wait_for(INDEXED, pause=0.2)
             _until_quiet(two)
             once = 1e6 * meter.cpu() / new
         conflicts(2)
