@@ -241,12 +241,10 @@ mmrepl_rejoin(PG_FUNCTION_ARGS)
 	args[1] = PQgetvalue(result, 0, 0);
 	kept = mmr_sqlrun_text("SELECT mmrepl._keep_unsent($1::jsonb)", 1, args + 1);
 	PQclear(result);
-	if (!mmr_progress_note_ts(mmr_clock_last()))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("the change log is being emptied at this moment"),
-				 errhint("Try again.")));
 	mmr_sqlrun_exec("SET LOCAL lock_timeout = '10s'", 0, NULL);
+	/* the janitor has it for a moment when it empties the log */
+	mmr_sqlrun_exec("LOCK TABLE mmrepl.clock IN SHARE ROW EXCLUSIVE MODE", 0, NULL);
+	(void) mmr_progress_note_ts(mmr_clock_last());
 	mmr_sqlrun_exec("SELECT mmrepl._forget_all()", 0, NULL);
 
 	mmr_life_begin_anew();

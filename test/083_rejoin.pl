@@ -44,7 +44,16 @@ sql($_, q{SET ROLE app; INSERT INTO owned VALUES (1, '"} . $_->name . q{"'), (2,
 sql($three, q{SET ROLE app; INSERT INTO owned VALUES (3, '"only here"')});
 like(sql_error($three, "SELECT mmrepl.rejoin(copy_from => 'nobody')"), qr/"nobody" does not exist/, 'copy_from is checked');
 my @load = map { start_load($_, "INSERT INTO s (v) VALUES ('load')") } $one, $two;
-sql($three, "SELECT mmrepl.rejoin(copy_from => 'aaa02')");
+# it waits for who empties the log
+my $clock = session($three);
+$clock->query_safe('BEGIN; LOCK TABLE mmrepl.clock IN SHARE ROW EXCLUSIVE MODE');
+my $rejoins = session($three);
+$rejoins->query_until(qr/asked/, "\\echo asked\nSELECT mmrepl.rejoin(copy_from => 'aaa02');\n");
+poll_is($three, q{SELECT count(*) FROM pg_locks WHERE relation = 'mmrepl.clock'::regclass AND NOT granted}, 1, 'a rejoin waits for the janitor');
+$clock->query_safe('COMMIT');
+$clock->quit;
+$rejoins->query('SELECT 1');
+$rejoins->quit;
 is(sql($three, 'SELECT node_id FROM mmrepl.local_node'), 4, 'it has a new number');
 poll_is($three, $joined, 1, 'it has joined');
 poll_is($three, 'SELECT count(*) FROM mmrepl.kept', 0, 'what was kept is settled');
