@@ -40,6 +40,13 @@
 #define mmr_read_buffer(locator, block) \
 	ReadBufferWithoutRelcache(locator, MAIN_FORKNUM, block, RBM_NORMAL, NULL, true)
 
+/* The last leaf of a btree, locked for reading; InvalidBuffer: it is empty.  17 took snapshots that are too old out */
+#if PG_VERSION_NUM < 170000
+#define mmr_btree_last_leaf(index)	_bt_get_endpoint(index, 0, true, NULL)
+#else
+#define mmr_btree_last_leaf(index)	_bt_get_endpoint(index, 0, true)
+#endif
+
 /* 17 moved it (ab355e3a88d) */
 #if PG_VERSION_NUM < 170000
 #define mmr_my_lxid()				(MyProc->lxid)
