@@ -10,7 +10,9 @@
  * versions alike (A3).  What has changed since is noticed when the row is
  * written, and the item is looked at again under a later snapshot.  A key
  * that was absent is looked up once more after its row is in: somebody may
- * have inserted and deleted it meanwhile.  What is absent cannot be locked:
+ * have inserted and deleted it meanwhile.  Where new rows come by the hundreds and
+ * none was there, the next ones are not looked up before: the index tells,
+ * when they are entered, as of those that somebody else puts in meanwhile.  What is absent cannot be locked:
  * whether another peer's session has inserted what was deleted here, or the other
  * way round, is looked for before the commit (mmr_merge_before_commit, crossing).
  *
@@ -291,6 +293,7 @@ merge_written(void *arg, void *item_arg, MmrWrite result)
 	switch (result)
 	{
 		case MMR_WRITE_RETRY:
+			pass->table->absent = 0;
 			mmr_key_decode(pass->table->key, item->change.key, item->change.keylen, key);
 			(void) mmr_target_wait(pass->t, key);
 			pass->left[pass->nleft++] = item;
@@ -308,6 +311,45 @@ merge_written(void *arg, void *item_arg, MmrWrite result)
 	}
 }
 
+/* So many new rows of a table, one after the other, were not there... */
+#define BLIND_AFTER		128
+
+/*
+ * ...that this one is written without a look for it.  What is not seen to be
+ * there is found when its key is entered, and the item looked at again (RETRY); what
+ * has gone since the snapshot, by its entry in the log (merge_recheck).  So
+ * A3 does not depend on the look; a row written in vain is left behind as a dead one.
+ */
+static bool
+merge_is_blind(MergePass *pass, MmrMergeItem *item)
+{
+	return pass->table->absent >= BLIND_AFTER && item->change.op == MMR_OP_INSERT &&
+		item->row != NULL && !item->again && !pass->m->careful && pass->t->defaults_ready &&
+		mmr_bulk_allowed(pass->bulk);
+}
+
+/* What is known here of the item; true if it is there. */
+static bool
+merge_look(MergePass *pass, MmrMergeItem *item, Datum *key, MmrMeeting *meeting)
+{
+	bool		found;
+
+	mmr_key_decode(pass->table->key, item->change.key, item->change.keylen, key);
+	if (merge_is_blind(pass, item))
+	{
+		merge_meet(pass->m, pass->table, item, false, meeting);
+		if (!meeting->local_known)
+			return false;
+	}
+	found = mmr_target_find(pass->t, key);
+	merge_meet(pass->m, pass->table, item, found, meeting);
+	if (found || meeting->local_known)
+		pass->table->absent = 0;
+	else if (pass->table->absent < BLIND_AFTER)
+		pass->table->absent++;
+	return found;
+}
+
 static MergeOutcome
 merge_item(MergePass *pass, MmrMergeItem *item)
 {
@@ -322,9 +364,7 @@ merge_item(MergePass *pass, MmrMergeItem *item)
 	MmrWrite	result;
 
 	item->inserted = item->recorded = false;
-	mmr_key_decode(table->key, item->change.key, item->change.keylen, key);
-	found = mmr_target_find(t, key);
-	merge_meet(m, table, item, found, &meeting);
+	found = merge_look(pass, item, key, &meeting);
 	verdict = mmr_resolve(&meeting);
 	if (verdict.equal)
 		return MERGE_DONE;

@@ -31,6 +31,7 @@ typedef struct MmrMergeTable
 	const MmrStrategy *strategy;	/* of its conflicts; NULL: latest */
 	struct MmrMergeFn *mergefn; /* opened when it is needed; in batch_cxt */
 	bool		told;			/* that it failed */
+	int			absent;			/* rows looked up one after the other that were not there */
 } MmrMergeTable;
 
 /* One key as it came. */
