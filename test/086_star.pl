@@ -46,7 +46,7 @@ sub drained
 
 star_synced();
 same_rows('t', \@all, name => 'the hub gives the copy');
-is(sql($hub, "SELECT count(*) FROM mmrepl.status WHERE state = 'good'"), 6, 'the hub exchanges with all');
+poll_is($hub, "SELECT count(*) FROM mmrepl.status WHERE state = 'good'", 6, 'the hub exchanges with all');
 is(sql($leaves[2], 'SELECT string_agg(peer, \',\') FROM mmrepl.status'), 'hub', 'a leaf with the hub alone');
 is(sql($target, "SELECT peer, direction FROM mmrepl.peer_lag"), 'hub|from', 'a target receives from the hub');
 is(sql($leaves[0], "SELECT dbs FROM mmrepl.syncs"), '{hub:hub,leaf1:source,leaf2:source,leaf3:source,leaf4:source,leaf5:source,leaf6:target}', 'roles are shown');

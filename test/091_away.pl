@@ -29,7 +29,7 @@ same_rows($_, [ $one, $two ]) foreach qw(t z);
 write_until_purged($one, 'pair');
 pass('what the one that is down does not need goes');
 cmp_ok(sql($_, "$log WHERE tablename IN ('t', 'z')"), '>=', 20, 'what it needs is kept by ' . $_->name) foreach $one, $two;
-is(sql($one, "SELECT bool_or(pending > 0) FROM mmrepl.peer_lag WHERE peer = 'aaa03' AND direction = 'to'"), 't', 'peer_lag tells');
+poll_is($one, "SELECT bool_or(pending > 0) FROM mmrepl.peer_lag WHERE peer = 'aaa03' AND direction = 'to'", 't', 'peer_lag tells');
 start_again($three);
 wait_synced(@all);
 same_rows($_, \@all) foreach qw(t z);

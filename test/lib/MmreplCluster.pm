@@ -391,10 +391,24 @@ sub worker_pid
 sub kill_worker
 {
 	my ($node, $kind) = @_;
-	my $pid = worker_pid($node, $kind);
 	my $from = -s $node->logfile;
-	my $killed = $pid && kill(9, $pid)
-	  && log_like($node, qr/database system is ready to accept connections/, $from);
+	my $killed = 0;
+	foreach my $try (1 .. 100)
+	{
+		my $pid = worker_pid($node, $kind) or last;
+		# one that is stopped is there: it may have come to its end by now, and another taken its place
+		kill('STOP', $pid) or next;
+		my $state = '';
+		foreach (1 .. 100)
+		{
+			$state = (eval { slurp_file("/proc/$pid/stat") } // '') =~ /\) (\w)/ ? $1 : 'Z';
+			last if $state =~ /[TZ]/;
+			select(undef, undef, undef, 0.01);
+		}
+		next if $state eq 'Z';
+		$killed = kill(9, $pid) && log_like($node, qr/database system is ready to accept connections/, $from);
+		last;
+	}
 	return ok($killed, "$kind on " . $node->name . ' killed');
 }
 
