@@ -67,6 +67,7 @@ static struct
 {
 	int32		sync_id;		/* 0: no handshake yet */
 	int32		source_node;
+	bool		bequest;		/* who has departed: a target gives it */
 	MmrSync    *sync;			/* valid until membership is refreshed */
 	MmrVersions *versions;
 	bool		versions_lost;	/* they hold what was rolled back */
@@ -159,7 +160,7 @@ apply_regain_versions(void)
 }
 
 void
-mmr_apply_open(int32 sync_id, int32 source_node)
+mmr_apply_open(int32 sync_id, int32 source_node, bool bequest)
 {
 	if (session.batch != NULL)
 		apply_refuse("handshake inside a batch");
@@ -172,6 +173,7 @@ mmr_apply_open(int32 sync_id, int32 source_node)
 	}
 	session.sync_id = sync_id;
 	session.source_node = source_node;
+	session.bequest = bequest;
 	session.careful = false;
 	mmr_versions_reset(session.versions);
 }
@@ -213,7 +215,7 @@ apply_sync(int32 sync_id, int32 source)
 		session.versions_lost = true;
 	apply_regain_versions();
 	sync = mmr_membership_sync(sync_id);
-	if (sync == NULL || !mmr_topology_links(sync, source, mmr_membership_my_id()))
+	if (sync == NULL || (!session.bequest && !mmr_topology_links(sync, source, mmr_membership_my_id())))
 		ereport(ERROR,
 				(errcode(ERRCODE_MMR_CONFIG),
 				 errmsg("sync %d does not replicate from node %d to here", sync_id, source)));
@@ -240,7 +242,9 @@ apply_begin(MmrReader *r)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("a batch must be applied in a READ COMMITTED transaction")));
-	b->kind = (int) mmr_get_bounded(r, MMR_BATCH_COPY, "unknown kind of batch");
+	b->kind = (int) mmr_get_bounded(r, MMR_BATCH_BEQUEST, "unknown kind of batch");
+	if ((b->kind == MMR_BATCH_BEQUEST) != session.bequest)
+		mmr_wire_corrupt("kind of batch is not what was asked for");
 	sync_id = (int) mmr_get_bounded(r, PG_INT32_MAX, "sync is out of range");
 	source = (int) mmr_get_bounded(r, PG_INT32_MAX, "node is out of range");
 	from = mmr_get_position(r);
@@ -322,8 +326,8 @@ apply_relation(ApplyBatch *b, MmrReader *r)
 	t->relid = member->relid;
 	t->key_index = member->key_index;
 	mmr_merge_settle_recording(b->merge.sync, t);
-	/* what the giver of a copy keeps in his log is kept here, too */
-	t->record_all |= b->kind == MMR_BATCH_COPY;
+	/* what the giver of a copy keeps in his log is kept here, too; what is left goes to all */
+	t->record_all |= b->kind != MMR_BATCH_CHANGES;
 	/* a target writes nothing that others get: it takes what the sources decide */
 	t->strategy = b->merge.sync->my_role == MMR_ROLE_SOURCE ? member->strategy : NULL;
 	b->tables = lappend(b->tables, t);
@@ -408,8 +412,8 @@ apply_end(ApplyBatch *b)
 	if (b->kind == MMR_BATCH_COPY)
 		mmr_sweep_crossed(&b->merge, b->tables);
 	changed = c->inserted + c->updated + c->deleted + c->truncated > 0;
-	if (b->kind != MMR_BATCH_COPY ||
-		mmr_join_copied(b->merge.sync, b->merge.source_node, b->context))
+	if (b->kind == MMR_BATCH_CHANGES || (b->kind == MMR_BATCH_COPY &&
+										 mmr_join_copied(b->merge.sync, b->merge.source_node, b->context)))
 	{
 		p->position = b->to;
 		p->context = b->context;

@@ -8,14 +8,18 @@
 #ifndef MMR_APPLY_H
 #define MMR_APPLY_H
 
+#include "fmgr.h"
 #include "membership.h"
 #include "versions.h"
 
 /*
- * From now on this session applies what `source` pushes of that sync.  Who it
- * is has been checked by the caller.
+ * From now on this session applies what `source` pushes of that sync, or
+ * (bequest) what it has left with a target.  Who it is has been checked by the caller.
  */
-extern void mmr_apply_open(int32 sync_id, int32 source_node);
+extern void mmr_apply_open(int32 sync_id, int32 source_node, bool bequest);
+
+/* SQL: mmrepl._apply */
+extern Datum mmrepl_apply(PG_FUNCTION_ARGS);
 
 /* The next batch is one that has failed because of a row: what cannot be applied is set aside. */
 extern void mmr_apply_be_careful(void);

@@ -226,6 +226,13 @@ mmr_batch_want(MmrBatch *b, MmrWanted *wanted)
 }
 
 void
+mmr_batch_only_of(MmrBatch *b, int32 author, const MmrPosition *but)
+{
+	b->forward.only_of = author;
+	b->forward.but = but;
+}
+
+void
 mmr_batch_reset(MmrBatch *b)
 {
 	mmr_versions_reset(b->versions);
@@ -519,9 +526,9 @@ batch_head(MmrBatch *b)
 	mmr_context_add(ctx, b->my_node, b->to, false);
 	batch_start_frame(b);
 	appendStringInfoChar(&b->frame, MMR_REC_BATCH);
-	mmr_append_varint(&b->frame, MMR_BATCH_CHANGES);
+	mmr_append_varint(&b->frame, b->forward.only_of ? MMR_BATCH_BEQUEST : MMR_BATCH_CHANGES);
 	mmr_append_varint(&b->frame, b->sync_id);
-	mmr_append_varint(&b->frame, b->my_node);
+	mmr_append_varint(&b->frame, b->forward.only_of ? b->forward.only_of : b->my_node);
 	mmr_append_position(&b->frame, b->from);
 	mmr_append_position(&b->frame, b->to);
 	mmr_append_context(&b->frame, ctx);

@@ -25,6 +25,12 @@ extern MmrBatch *mmr_batch_create(MemoryContext cxt, int32 sync_id, int32 peer);
 /* Keys that the peer wants besides what is new; looked at by each batch. */
 extern void mmr_batch_want(MmrBatch *b, MmrWanted *wanted);
 
+/*
+ * From now on batches hold, as if `author` had sent them, what is here of what he wrote
+ * and `but` does not cover, be it handed on or not: he has departed (bequest.c).
+ */
+extern void mmr_batch_only_of(MmrBatch *b, int32 author, const MmrPosition *but);
+
 /* Forgets what is known of the log: after a failure, and when the peer's position is not what it was. */
 extern void mmr_batch_reset(MmrBatch *b);
 

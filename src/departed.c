@@ -7,10 +7,11 @@
  *
  * Whoever holds entries that the departed one wrote writes them once more, with
  * the same version and a dot of its own: so they travel, as all that is
- * written here, and stay until all are known to have them.  That is done by one
- * transaction, which also forgets the position of the departed one; so a
- * batch whose context does not tell of him any more was sent by someone who
- * had done that, and brings what there was.  Until every source has been
+ * written here, and stay until all are known to have them.  A target has nobody to
+ * tell: the sources fetch from it what they lack (heir.c), which they record as their own.
+ * When a source has asked every target, it forgets the position of the departed one;
+ * so a batch whose context does not tell of him any more was sent by someone who
+ * has all he will ever have of him, and brings what there was.  Until every source has been
  * heard so, nothing of the sync is stable (stability.c): a TRUNCATE of the
  * departed one that comes so late must find what is newer than it.
  *
@@ -18,7 +19,8 @@
  * configuration changed is refused at its end (mmr_merge_hold_members).
  *
  * Invariant: when mmrepl.departed does not name him any more, no entry in the
- * log here that somebody may lack has a dot of his.
+ * log here that somebody may lack has a dot of his; a target that is not down or
+ * out of reach when he departs, or comes back, has been asked for what it has.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -32,6 +34,7 @@
 #include "capture.h"
 #include "catalog.h"
 #include "departed.h"
+#include "departures.h"
 #include "logreader.h"
 #include "position.h"
 #include "progress.h"
@@ -84,51 +87,66 @@ static void
 take_over(MmrSync *sync, int32 gone)
 {
 	Takeover	t = {.sync = sync,.gone = gone,.my_node = mmr_membership_my_id()};
+	const char *args[2] = {psprintf("%d", sync->id), psprintf("%d", gone)};
 	MmrPosition *pos;
 
-	/* a batch of his that is still being applied ends first, one way or the other */
-	(void) mmr_progress_claim(sync->id, gone);
 	mmr_capture_prepare_clock();
 	PushActiveSnapshot(GetLatestSnapshot());
 	pos = mmr_position_active();
 	t.stability = mmr_stability_load();
-	/* a target has nobody to tell */
-	if (sync->my_role == MMR_ROLE_SOURCE)
-		(void) mmr_logreader_scan(mmr_logreader_create(CurrentMemoryContext), GetActiveSnapshot(), pos,
-								  take_over_run, NULL, &t);
+	(void) mmr_logreader_scan(mmr_logreader_create(CurrentMemoryContext), GetActiveSnapshot(), pos,
+							  take_over_run, NULL, &t);
 	PopActiveSnapshot();
 	if (t.appender != NULL)
 		mmr_changelog_end(t.appender);
+	mmr_sqlrun_exec("UPDATE mmrepl.departed SET taken = true WHERE sync_id = $1::int4 AND node_id = $2::int4", 2, args);
+	/* pushers have something to send */
+	mmr_wake_at_commit();
 	ereport(LOG,
 			(errmsg("node %d has departed from sync \"%s\"", gone, sync->name),
 			 errdetail("%lld changes of it that others may lack are passed on by this database.",
 					   (long long) t.changes)));
 }
 
+/* Done with him: forgets how far he was. */
+static void
+forget(int32 sync_id, int32 gone)
+{
+	const char *args[2] = {psprintf("%d", sync_id), psprintf("%d", gone)};
+
+	/* the clock must not forget what it brought (K2) */
+	mmr_sqlrun_exec("UPDATE mmrepl.clock SET max_ts = p.max_ts FROM mmrepl.progress p"
+					" WHERE p.max_ts > clock.max_ts AND p.sync_id = $1::int4 AND p.source_node = $2::int4", 2, args);
+	mmr_sqlrun_exec("DELETE FROM mmrepl.progress WHERE sync_id = $1::int4 AND source_node = $2::int4", 2, args);
+	mmr_sqlrun_exec("DELETE FROM mmrepl.departed WHERE sync_id = $1::int4 AND node_id = $2::int4", 2, args);
+	/* pushers tell of it, with a context that does not name it any more */
+	mmr_wake_at_commit();
+}
+
 /* One of them, in a transaction of its own. */
 static void
 settle(int32 sync_id, int32 gone)
 {
-	const char *args[2] = {psprintf("%d", sync_id), psprintf("%d", gone)};
+	MmrDeparture *d;
 	MmrSync    *sync;
+	bool		mine;
 
 	mmr_worker_start_transaction("taking over what a departed db has written");
 	if (mmr_catalog_hold() &&
 		/* nobody changes the configuration meanwhile */
-		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.local_node FOR UPDATE SKIP LOCKED", 0, NULL) > 0 &&
-		mmr_sqlrun_exec("DELETE FROM mmrepl.departed WHERE sync_id = $1::int4 AND node_id = $2::int4", 2, args) > 0)
+		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.local_node FOR UPDATE SKIP LOCKED", 0, NULL) > 0)
 	{
 		mmr_membership_invalidate();
 		mmr_membership_refresh();
 		sync = mmr_membership_sync(sync_id);
-		if (sync != NULL && sync->my_role != MMR_ROLE_NONE)
+		mine = sync != NULL && sync->my_role != MMR_ROLE_NONE;
+		/* a batch of his that is still being applied ends first, one way or the other */
+		(void) mmr_progress_claim(sync_id, gone);
+		d = mmr_departures_find(sync_id, gone);
+		if (d != NULL && mine && sync->my_role == MMR_ROLE_SOURCE && !d->taken)
 			take_over(sync, gone);
-		/* the clock must not forget what it brought (K2) */
-		mmr_sqlrun_exec("UPDATE mmrepl.clock SET max_ts = p.max_ts FROM mmrepl.progress p"
-						" WHERE p.max_ts > clock.max_ts AND p.sync_id = $1::int4 AND p.source_node = $2::int4", 2, args);
-		mmr_sqlrun_exec("DELETE FROM mmrepl.progress WHERE sync_id = $1::int4 AND source_node = $2::int4", 2, args);
-		/* pushers tell of it, with a context that does not name it any more */
-		mmr_wake_at_commit();
+		if (d != NULL && (!mine || mmr_topology_unasked(sync, d) == 0))
+			forget(sync_id, gone);
 	}
 	mmr_worker_commit_transaction();
 }
@@ -176,4 +194,16 @@ mmr_departed_settled(MmrSync *sync, int32 node_id)
 	}
 	PopActiveSnapshot();
 	return settled;
+}
+
+void
+mmr_departed_asked(int32 sync_id, int32 node_id, int32 with)
+{
+	const char *args[3] = {psprintf("%d", sync_id), psprintf("%d", node_id), psprintf("%d", with)};
+
+	/* what has just come is to be taken over, too: if he is back by now it was recorded as his */
+	mmr_sqlrun_exec("UPDATE mmrepl.departed d SET asked = asked || $3::int4, taken = taken AND NOT EXISTS ("
+					" SELECT FROM mmrepl.known_member k WHERE k.sync_id = d.sync_id AND k.node_id = d.node_id AND k.role = 'source')"
+					" WHERE sync_id = $1::int4 AND node_id = $2::int4 AND $3::int4 <> ALL (asked)", 3, args);
+	mmr_wake_at_commit();
 }

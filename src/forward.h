@@ -20,6 +20,8 @@ typedef struct MmrForward
 	int32		peer;
 	bool		any;			/* something that others wrote may go to the peer */
 	const MmrContext *peer_has; /* if so: as the peer has told */
+	int32		only_of;		/* nothing but what this one wrote and the log here holds... */
+	const MmrPosition *but;		/* ...and this does not cover; 0: as above */
 } MmrForward;
 
 /* For batches under the active snapshot; lives in the current memory context. */

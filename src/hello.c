@@ -12,8 +12,6 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_type_d.h"
@@ -38,28 +36,13 @@
 #include "outgoing.h"
 #include "progress.h"
 #include "resync.h"
+#include "sessions.h"
 #include "shared.h"
 #include "sweep.h"
 #include "topology.h"
 
 PG_FUNCTION_INFO_V1(mmrepl_hello);
 PG_FUNCTION_INFO_V1(mmrepl_copy_filled);
-
-/* An earlier connection of the same pusher may not have noticed yet that it is dead. */
-static void
-end_other_sessions(int32 sync_id, int32 node_id)
-{
-	LWLockAcquire(mmr_shared->lock, LW_SHARED);
-	for (int i = 0; i < mmr_shared->max_workers; i++)
-	{
-		MmrWorker  *w = &mmr_shared->workers[i];
-
-		if (w->kind == MMR_WORKER_APPLY && w->dboid == MyDatabaseId && w->sync_id == sync_id &&
-			w->node_id == node_id && w->pid != 0 && w->pid != MyProcPid)
-			kill(w->pid, SIGTERM);
-	}
-	LWLockRelease(mmr_shared->lock);
-}
 
 /* The claim against the configuration. */
 static MmrSync *
@@ -146,9 +129,10 @@ mmrepl_hello(PG_FUNCTION_ARGS)
 	sync = hello_check(sync_id, node_id, PG_GETARG_INT64(3), PG_GETARG_OID(4));
 	set_durability(sync);
 	keep_rows_out_of_log();
-	end_other_sessions(sync_id, node_id);
+	/* an earlier connection of the same pusher may not have noticed yet that it is dead */
+	mmr_sessions_end(sync_id, node_id);
 	(void) mmr_shared_register_apply(sync_id, node_id);
-	mmr_apply_open(sync_id, node_id);
+	mmr_apply_open(sync_id, node_id, false);
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");

@@ -187,11 +187,9 @@ mmr_context_carried(const MmrContext *ctx, int32 node)
 	return NULL;
 }
 
-void
-mmr_context_add(MmrContext *ctx, int32 node, const MmrPosition *position, bool carried)
+static void
+context_append(MmrContext *ctx, int32 node, const MmrPosition *position, bool carried)
 {
-	if (position == NULL)
-		return;
 	if (ctx->entries == NULL)
 		ctx->entries = palloc(sizeof(MmrContextEntry));
 	else
@@ -200,4 +198,28 @@ mmr_context_add(MmrContext *ctx, int32 node, const MmrPosition *position, bool c
 	ctx->entries[ctx->n].position = position;
 	ctx->entries[ctx->n].carried = carried;
 	ctx->n++;
+}
+
+void
+mmr_context_add(MmrContext *ctx, int32 node, const MmrPosition *position, bool carried)
+{
+	if (position != NULL)
+		context_append(ctx, node, position, carried);
+}
+
+bool
+mmr_context_names(const MmrContext *ctx, int32 node)
+{
+	if (ctx != NULL)
+		for (int i = 0; i < ctx->n; i++)
+			if (ctx->entries[i].node == node)
+				return true;
+	return false;
+}
+
+void
+mmr_context_name(MmrContext *ctx, int32 node)
+{
+	if (!mmr_context_names(ctx, node))
+		context_append(ctx, node, NULL, false);
 }

@@ -2,7 +2,7 @@
  * pusher.c
  *	  Pushes what changed here to one peer of one sync, for ever.
  *
- * Floor 10.  Reads the configuration, the log, user tables; writes
+ * Floor 11.  Reads the configuration, the log, user tables; writes
  * mmrepl.peer_state.  A background worker, one per sync and peer.
  *
  * A session: connect, exchange configurations, handshake (the peer tells the
@@ -33,6 +33,7 @@
 #include "guc.h"
 #include "halt.h"
 #include "handshake.h"
+#include "heir.h"
 #include "join.h"
 #include "life.h"
 #include "link.h"
@@ -268,6 +269,7 @@ pusher_connect(Pusher *p)
 			mmr_wanted_ask(&p->wanted, p->link, p->sync_id, true);
 		pusher_copy(p, copy);
 	}
+	mmr_heir_collect(p->link, p->sync_id, p->peer, p->cxt);
 	mmr_wanted_ask(&p->wanted, p->link, p->sync_id, p->careful);
 	/* whatever was told before may not have arrived: tell our context once */
 	p->context_sent = pg_atomic_read_u64(&p->db->applied) - 1;

@@ -2,7 +2,7 @@
  * stability.c
  *	  Which entries of the change log are stable (P1).
  *
- * Floor 4.  Reads mmrepl.progress and mmrepl.peer_state.  Runs in the janitor.
+ * Floor 4.  Reads mmrepl.progress, mmrepl.departed and mmrepl.peer_state.  Runs in the janitor.
  *
  * An entry matters as long as a peer may still send, or has to be sent, an
  * older state of its key.  Of a peer that is a source that is over when a
@@ -18,8 +18,8 @@
  * not waited for.
  *
  * Nothing of a sync is stable from the moment when a source departs until this
- * database has taken over what it knows of him, and until every source has been
- * heard to have done that (departed.c).
+ * database has taken over what it, and the targets, know of him, and until every
+ * source has been heard to have done that (departed.c).
  *
  * Invariant: once stable, always stable, as long as the configuration stays.
  *-------------------------------------------------------------------------
@@ -52,10 +52,6 @@
 #define COL_PEER_ACKED	3
 #define COL_PEER_CONTEXT	7
 #define COL_PEER_PART		8
-
-/* Columns of mmrepl.departed. */
-#define COL_DEPARTED_SYNC	1
-#define COL_DEPARTED_NODE	2
 
 typedef struct Peer
 {
@@ -153,26 +149,25 @@ load_targets(MmrStability *st)
 	table_close(rel, AccessShareLock);
 }
 
-/* mmrepl.departed: what this database has not taken over yet. */
+/* What this database has not taken over yet: it waits for whoever holds some of that. */
 static void
 load_departed(MmrStability *st)
 {
-	Relation	rel = table_open(mmr_catalog_table("departed"), AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
-	HeapTuple	tuple;
+	ListCell   *lc;
 
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach(lc, mmr_departures(0))
 	{
-		bool		isnull;
-		int32		sync_id = DatumGetInt32(heap_getattr(tuple, COL_DEPARTED_SYNC, RelationGetDescr(rel), &isnull));
+		MmrDeparture *d = lfirst(lc);
 
 		for (int i = 0; i < st->nrules; i++)
-			if (st->rules[i].sync->id == sync_id)
-				st->rules[i].unsettled = DatumGetInt32(heap_getattr(tuple, COL_DEPARTED_NODE,
-																	RelationGetDescr(rel), &isnull));
+		{
+			Rule	   *rule = &st->rules[i];
+			int32		waits_for = mmr_topology_unasked(rule->sync, d);
+
+			if (rule->sync->id == d->sync_id)
+				rule->unsettled = waits_for != 0 ? waits_for : d->node_id;
+		}
 	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
 }
 
 /* Does anything that the author writes into a table of the sync come to that peer? */

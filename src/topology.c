@@ -252,6 +252,25 @@ mmr_topology_has_third(Oid relid)
 	return others > 1;
 }
 
+int32
+mmr_topology_unasked(const MmrSync *sync, const MmrDeparture *departure)
+{
+	int32		me = mmr_membership_my_id();
+	ListCell   *lc;
+
+	foreach(lc, sync->nodes)
+	{
+		MmrSyncNode *other = lfirst(lc);
+		int32		id = other->node->id;
+
+		if ((sync->my_role == MMR_ROLE_SOURCE ?
+			 other->role == MMR_ROLE_TARGET && mmr_topology_links(sync, me, id) :
+			 mmr_topology_links(sync, id, me)) && !list_member_int(departure->asked, id))
+			return id;
+	}
+	return 0;
+}
+
 /* ---- where changes get ---- */
 
 static int
@@ -514,6 +533,24 @@ add_origin(MmrContext *ctx, List *progress, const Origin *o)
 		mmr_context_add(ctx, o->node, carried, true);
 }
 
+/* Whoever is not named has nothing any more that would come from here as news (stability.c). */
+static MmrContext *
+name_all(const MmrSync *sync, MmrContext *ctx)
+{
+	ListCell   *lc;
+
+	foreach(lc, sync->nodes)
+	{
+		int32		other = ((MmrSyncNode *) lfirst(lc))->node->id;
+
+		if (mmr_topology_links(sync, other, mmr_membership_my_id()))
+			mmr_context_name(ctx, other);
+	}
+	foreach(lc, mmr_departures(sync->id))
+		mmr_context_name(ctx, ((MmrDeparture *) lfirst(lc))->node_id);
+	return ctx;
+}
+
 MmrContext *
 mmr_topology_context(const MmrSync *sync)
 {
@@ -523,12 +560,12 @@ mmr_topology_context(const MmrSync *sync)
 
 	topology_load();
 	if (known.simple)
-		return mmr_progress_context(sync->id);
+		return name_all(sync, mmr_progress_context(sync->id));
 	if (known.sync_id != sync->id)
 		find_origins(sync);
 	ctx = palloc0(sizeof(MmrContext));
 	progress = mmr_progress_list(0);
 	foreach(lc, known.origins)
 		add_origin(ctx, progress, lfirst(lc));
-	return ctx;
+	return name_all(sync, ctx);
 }

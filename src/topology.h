@@ -15,6 +15,7 @@
 #ifndef MMR_TOPOLOGY_H
 #define MMR_TOPOLOGY_H
 
+#include "departures.h"
 #include "membership.h"
 #include "nodes/bitmapset.h"
 #include "position.h"
@@ -55,10 +56,17 @@ extern bool mmr_topology_reaches_around(const MmrSync *sync, int32 author, int32
 extern bool mmr_topology_reaches_besides(const MmrSync *sync, int32 author, int32 node);
 
 /*
+ * With whom this node has still to settle what a departed source has left with targets: as a
+ * source with each target that it pushes to, as a target with each source that pushes to it; 0: nobody.
+ */
+extern int32 mmr_topology_unasked(const MmrSync *sync, const MmrDeparture *departure);
+
+/*
  * What has been applied here of every other node's changes to the tables of
  * the sync (B5), under the active snapshot: of some by batches of their own,
  * of some by what others have handed on.  Carried: those of whom this node hands
- * on in `sync` whatever it has.
+ * on in `sync` whatever it has.  Who may still send something here, or has departed without
+ * being done with, is named even if nothing of it has come.
  */
 extern MmrContext *mmr_topology_context(const MmrSync *sync);
 

@@ -115,8 +115,12 @@ mmr_get_context(MmrReader *r)
 	for (uint64 i = 0; i < n; i++)
 	{
 		uint64		v = mmr_get_bounded(r, (uint64) PG_INT32_MAX << 1 | 1, "node id is out of range");
+		const MmrPosition *position = mmr_get_position(r);
 
-		mmr_context_add(ctx, (int32) (v >> 1), mmr_get_position(r), v & 1);
+		if (position == NULL)
+			mmr_context_name(ctx, (int32) (v >> 1));
+		else
+			mmr_context_add(ctx, (int32) (v >> 1), position, v & 1);
 	}
 	return ctx;
 }

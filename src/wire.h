@@ -31,6 +31,7 @@
 /* Kind of a batch. */
 #define MMR_BATCH_CHANGES	0
 #define MMR_BATCH_COPY		1
+#define MMR_BATCH_BEQUEST	2	/* of somebody who has departed, by a target (bequest.h) */
 
 /* Flags of an item. */
 #define MMR_ITEM_OP_MASK	0x07

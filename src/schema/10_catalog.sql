@@ -152,9 +152,11 @@ COMMENT ON TABLE mmrepl.known_member IS 'other dbs of the syncs in which this da
 CREATE TABLE mmrepl.departed (
     sync_id           int4 NOT NULL,
     node_id           int4 NOT NULL,
+    taken             bool NOT NULL DEFAULT false,  -- over by this database, as far as its own log goes
+    asked             int4[] NOT NULL DEFAULT '{}', -- on a source: targets that have been asked what it left with them; on a target: sources that have
     PRIMARY KEY (sync_id, node_id)
 );
-COMMENT ON TABLE mmrepl.departed IS 'sources that have departed from a sync, and whose entries in the log the janitor has not taken over yet';
+COMMENT ON TABLE mmrepl.departed IS 'sources that have departed from a sync, and whose entries, in the log here or of targets, this database has not all taken over yet';
 
 CREATE TABLE mmrepl.life (
     run               int8 PRIMARY KEY,             -- random

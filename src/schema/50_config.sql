@@ -133,7 +133,7 @@ BEGIN
                (SELECT * FROM mmrepl._other EXCEPT SELECT sync_id, node_id, role, since FROM mmrepl.known_member)) THEN
         -- a batch that began before must not end after this without noticing
         LOCK TABLE mmrepl.known_member IN EXCLUSIVE MODE;
-        INSERT INTO mmrepl.departed
+        INSERT INTO mmrepl.departed (sync_id, node_id)
             SELECT k.sync_id, k.node_id FROM mmrepl.known_member k
             WHERE k.role = 'source' AND EXISTS (SELECT FROM mmrepl._part x WHERE x.sync_id = k.sync_id)
               AND NOT EXISTS (SELECT FROM mmrepl._other o WHERE o.sync_id = k.sync_id AND o.node_id = k.node_id
