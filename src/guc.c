@@ -21,6 +21,7 @@
 
 int			mmr_guc_max_clock_skew;
 int			mmr_guc_heartbeat_interval;
+int			mmr_guc_batch_delay;
 int			mmr_guc_connect_timeout;
 int			mmr_guc_restart_delay;
 int			mmr_guc_lock_timeout;
@@ -59,6 +60,12 @@ static const GucInt guc_ints[] =
 		"Time after which an idle pusher looks at its peer again.",
 		"Changes themselves are sent at once; this bounds how late a dead peer is noticed.",
 		&mmr_guc_heartbeat_interval, 1000, 10, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS
+	},
+	{
+		"mmrepl.batch_delay",
+		"Time from one batch to the next while many small transactions commit.",
+		"Nothing waits for it that comes when little else does. 0 sends at once, whatever that costs.",
+		&mmr_guc_batch_delay, 5, 0, 1000, PGC_SIGHUP, GUC_UNIT_MS
 	},
 	{
 		"mmrepl.connect_timeout",

@@ -10,6 +10,7 @@
 
 extern int	mmr_guc_max_clock_skew;		/* ms: batches further ahead are held (SIGHUP) */
 extern int	mmr_guc_heartbeat_interval; /* ms: an idle pusher looks again, contexts are sent at most that often (SIGHUP) */
+extern int	mmr_guc_batch_delay;		/* ms: while many transactions commit, from batch to batch (SIGHUP) */
 extern int	mmr_guc_connect_timeout;	/* s (SIGHUP) */
 extern int	mmr_guc_restart_delay;		/* ms: a worker that failed waits so long, doubling up to ten times this (SIGHUP) */
 extern int	mmr_guc_lock_timeout;		/* ms: apply waits no longer for one lock (SIGHUP) */

@@ -38,6 +38,7 @@
 #include "life.h"
 #include "link.h"
 #include "membership.h"
+#include "news.h"
 #include "node.h"
 #include "peersaid.h"
 #include "report.h"
@@ -57,7 +58,6 @@
 typedef struct Pusher
 {
 	MmrWorker  *me;
-	MmrDatabase *db;
 	int32		sync_id;
 	int32		peer;
 	MemoryContext life;			/* of the process */
@@ -72,11 +72,9 @@ typedef struct Pusher
 	bool		careful;		/* it could not apply one of them: next time it shall set that aside (A11) */
 	MmrPeerSaid said;			/* where the peer stands */
 	bool		heard;			/* in this session */
-	uint64		generation;		/* of the configuration of this session */
-	int64		version;		/* of the same */
-	uint64		commits;		/* counters when the last round began */
-	uint64		ticket;
-	uint64		applied;
+	MmrNews		news;			/* as of the last round */
+	int64		version;		/* of the configuration of this session */
+	TimestampTz batch_at;		/* when the last round that sent something began */
 	uint64		context_sent;	/* `applied` when our context was sent last */
 	TimestampTz context_sent_at;
 	long		pause_ms;		/* after the next transient failure */
@@ -109,12 +107,6 @@ pusher_sync(Pusher *p)
 		mmr_setback_of_members(sync, p->missing, sizeof(p->missing));
 	p->looked = true;
 	return sync;
-}
-
-static bool
-pusher_config_moved(Pusher *p)
-{
-	return pg_atomic_read_u64(&p->db->config_generation) != p->generation;
 }
 
 /* Writes down what is to survive a restart of the server, and what a target has told.  In a transaction of its own. */
@@ -196,8 +188,7 @@ pusher_look(Pusher *p)
 {
 	MmrSync    *sync;
 
-	p->commits = pg_atomic_read_u64(&p->db->commits);
-	pg_memory_barrier();
+	mmr_news_look(&p->news);
 	mmr_worker_start_transaction("looking at the log");
 	sync = pusher_sync(p);
 	mmr_report_pending(mmr_backlog_look(p->backlog, sync, p->said.position));
@@ -212,10 +203,10 @@ pusher_pause(Pusher *p)
 	pusher_look(p);
 	pg_atomic_write_u32(&p->me->sleeping, MMR_SLEEP_NAP);
 	pg_memory_barrier();
-	if (pg_atomic_read_u64(&p->db->commits) == p->commits && !pusher_config_moved(p))
+	if (pg_atomic_read_u64(&p->news.db->commits) == p->news.commits && !mmr_news_of_config(&p->news))
 		mmr_worker_sleep(-1);
 	pg_atomic_write_u32(&p->me->sleeping, MMR_SLEEP_NOT);
-	if (!pusher_config_moved(p))
+	if (!mmr_news_of_config(&p->news))
 		mmr_worker_sleep(mmr_guc_restart_delay);
 }
 
@@ -228,7 +219,7 @@ pusher_connect(Pusher *p)
 	bool		adopted;
 	int			copy;
 
-	p->generation = pg_atomic_read_u64(&p->db->config_generation);
+	p->news.generation = pg_atomic_read_u64(&p->news.db->config_generation);
 	p->heard = false;
 	p->batch = NULL;
 	MemoryContextReset(p->cxt);
@@ -272,7 +263,7 @@ pusher_connect(Pusher *p)
 	mmr_heir_collect(p->link, p->sync_id, p->peer, p->cxt);
 	mmr_wanted_ask(&p->wanted, p->link, p->sync_id, p->careful);
 	/* whatever was told before may not have arrived: tell our context once */
-	p->context_sent = pg_atomic_read_u64(&p->db->applied) - 1;
+	p->context_sent = pg_atomic_read_u64(&p->news.db->applied) - 1;
 	p->context_sent_at = 0;
 	return true;
 }
@@ -293,7 +284,7 @@ pusher_served(Pusher *p)
 		mmr_worker_state(MMR_STATE_IDLE);
 	}
 	mmr_report_pending(0);
-	pg_atomic_write_u64(&me->done, p->ticket);
+	pg_atomic_write_u64(&me->done, p->news.ticket);
 	ConditionVariableBroadcast(&me->served);
 }
 
@@ -331,7 +322,7 @@ pusher_confirm(Pusher *p)
 	p->sending = p->careful = false;
 	mmr_wanted_served(&p->wanted, t->counts[5] > 0);
 	mmr_peersaid_stands_at(&p->said, mmr_batch_position(p->batch));
-	p->context_sent = p->applied;
+	p->context_sent = p->news.applied;
 	p->context_sent_at = GetCurrentTimestamp();
 	p->said.unsaved = true;
 	mmr_report_batch(t->bytes, t->counts);
@@ -356,30 +347,27 @@ pusher_round(Pusher *p)
 
 	if (mmr_wanted_due(&p->wanted))
 		mmr_wanted_ask(&p->wanted, p->link, p->sync_id, false);
-	/* read before the snapshot: what they count is in it, or looked at again */
-	p->ticket = pg_atomic_read_u64(&p->me->wanted);
-	p->commits = pg_atomic_read_u64(&p->db->commits);
-	p->applied = pg_atomic_read_u64(&p->db->applied);
-	pg_memory_barrier();
+	mmr_news_gather(&p->news, p->batch_at);
+	mmr_news_look(&p->news);
 	/* who waits since the configuration changed waits for what it asks for now */
-	if (pusher_config_moved(p))
+	if (mmr_news_of_config(&p->news))
 		return true;
 
 	mmr_worker_start_transaction("pushing");
 	sync = pusher_sync(p);
 	work = mmr_batch_prepare(p->batch, sync, p->said.position);
 	/* the snapshot may see changes of a member that has just come: they would be passed over for ever */
-	if (pusher_config_moved(p) || !mmr_membership_is_current())
+	if (mmr_news_of_config(&p->news) || !mmr_membership_is_current())
 	{
 		mmr_batch_done(p->batch, false);
 		mmr_worker_commit_transaction();
-		if (!pusher_config_moved(p))
+		if (!mmr_news_of_config(&p->news))
 			mmr_worker_sleep(RETRY_FIRST_MS);
 		return true;
 	}
 	mmr_report_pending(mmr_batch_pending(p->batch));
 	/* B6: what we have applied is worth telling, but not all the time */
-	context_due = p->applied != p->context_sent &&
+	context_due = p->news.applied != p->context_sent &&
 		TimestampDifferenceExceeds(p->context_sent_at, GetCurrentTimestamp(),
 								   mmr_guc_heartbeat_interval);
 	send = work || context_due;
@@ -391,22 +379,16 @@ pusher_round(Pusher *p)
 	if (send && pushed)
 		pusher_confirm(p);
 	/* somebody waits, nothing was sent: a peer that has crashed may lack what it had; if this session answers, it has not */
-	if (!send && pg_atomic_read_u64(&p->me->done) < p->ticket)
+	if (!send && pg_atomic_read_u64(&p->me->done) < p->news.ticket)
 		pusher_ask(p);
 	if (pushed)
 		pusher_served(p);
 	if (send)
+	{
 		p->nap_ms = 0;
+		p->batch_at = p->news.looked_at;
+	}
 	return work || !pushed;
-}
-
-/* Has anything happened that the last round did not know of?  Also here by batches of peers? */
-static bool
-pusher_news(Pusher *p, bool applied)
-{
-	return pg_atomic_read_u64(&p->db->commits) != p->commits ||
-		(applied && pg_atomic_read_u64(&p->db->applied) != p->applied) ||
-		pg_atomic_read_u64(&p->me->wanted) != p->ticket || pusher_config_moved(p);
 }
 
 /*
@@ -421,7 +403,7 @@ pusher_nap(Pusher *p)
 {
 	MmrWorker  *me = p->me;
 	TimestampTz before = GetCurrentTimestamp();
-	bool		tell = p->applied != p->context_sent;	/* when a heartbeat is over */
+	bool		tell = p->news.applied != p->context_sent;	/* when a heartbeat is over */
 	bool		rest = !tell && !p->wanted.standing && !mmr_seqcopy_any();
 	bool		heard = false;
 
@@ -432,7 +414,7 @@ pusher_nap(Pusher *p)
 	p->nap_ms = Max(p->nap_ms, mmr_guc_heartbeat_interval);
 	pg_atomic_write_u32(&me->sleeping, rest ? MMR_SLEEP_REST : MMR_SLEEP_NAP);
 	pg_memory_barrier();
-	if (!pusher_news(p, rest))
+	if (!mmr_news_any(&p->news, rest))
 		heard = mmr_worker_sleep_on(PQsocket(mmr_link_conn(p->link)), p->nap_ms);
 	pg_atomic_write_u32(&me->sleeping, MMR_SLEEP_NOT);
 	if (heard)
@@ -472,7 +454,7 @@ pusher_session(Pusher *p)
 		return;
 	mmr_backlog_forget(p->backlog);
 	mmr_worker_good();
-	while (!pusher_config_moved(p))
+	while (!mmr_news_of_config(&p->news))
 	{
 		more = pusher_round(p);
 		pusher_save_if_due(p);
@@ -553,7 +535,7 @@ pusher_body(MmrWorker *me)
 {
 	Pusher	   *p = &pusher;
 
-	*p = (Pusher) {.me = me, .db = mmr_shared_database(), .sync_id = me->sync_id, .peer = me->node_id};
+	*p = (Pusher) {.me = me, .news = {.me = me,.db = mmr_shared_database()}, .sync_id = me->sync_id, .peer = me->node_id};
 	p->life = AllocSetContextCreate(TopMemoryContext, "mmrepl pusher", ALLOCSET_SMALL_SIZES);
 	p->said = (MmrPeerSaid) {.sync_id = p->sync_id,.peer = p->peer,.cxt = p->life};
 	p->cxt = AllocSetContextCreate(p->life, "mmrepl session", ALLOCSET_DEFAULT_SIZES);

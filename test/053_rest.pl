@@ -79,6 +79,22 @@ $blocker->quit;
 poll_is($b, "SELECT v = 'waits' FROM t WHERE id = 4", 't', 'it gets through');
 same_rows('t', \@nodes);
 
+# Many small transactions, one after the other: batches follow each other at batch_delay, and who asks does not wait for it.
+my %sent;
+foreach my $delay (0, 1000)
+{
+	$a->append_conf('postgresql.conf', "mmrepl.batch_delay = $delay\n");
+	$a->reload;
+	poll($a, "SELECT setting = '$delay' FROM pg_settings WHERE name = 'mmrepl.batch_delay'");
+	my $before = sql($b, $batches);
+	my $script = join '', map { "INSERT INTO t VALUES ($_, 'small $delay');\n" } map { 10000 + 3000 * !$delay + $_ } 1 .. 3000;
+	is(sql($a, "SET synchronous_commit = off;\n$script SELECT mmrepl.wait_for_sync('sync')"), 't', "batch_delay $delay: all of it gets through");
+	is(sql($b, "SELECT count(*) FROM t WHERE v = 'small $delay'"), 3000, 'by the time it says so');
+	$sent{$delay} = sql($b, $batches) - $before;
+}
+note("batches: $sent{0} without a delay, $sent{1000} with one");
+cmp_ok($sent{1000} * 3, '<', $sent{0}, 'few batches with a long delay');
+
 # A crash: workers wait before they start again. A start by hand waits for nothing.
 $a->append_conf('postgresql.conf', "mmrepl.restart_delay = 3000000\n");
 $a->reload;
