@@ -215,7 +215,8 @@ static void
 open_and_lock(MmrNode *node)
 {
 	int			wait = mmr_membership_my_id() < node->id ? MMR_WAIT_REMOTE : MMR_WAIT_REMOTE_SHORT;
-	MmrRemote  *remote = mmr_remote_begin(node->id, node->name, node->conninfo, wait);
+	MmrRemote  *remote = mmr_remote_begin(node->id, node->name, node->conninfo,
+										  mmr_shared_my_worker ? wait / MMR_WAIT_WORKER_PART : wait);
 	MmrConfState	   *state = mmr_confstate_of_result(mmr_remote_exec(remote, psprintf(MMR_CONFSTATE_SQL, "true"), 0, NULL));
 
 	if (state->system_identifier != node->system_identifier ||

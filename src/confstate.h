@@ -14,6 +14,8 @@
 #define MMR_WAIT_LOCAL		10000
 #define MMR_WAIT_REMOTE		8000
 #define MMR_WAIT_REMOTE_SHORT 2000
+/* a worker waits a part of that: it gives way to users, and comes again */
+#define MMR_WAIT_WORKER_PART 8
 
 /* Which configuration somebody holds. */
 typedef struct MmrConfState
