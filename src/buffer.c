@@ -44,9 +44,13 @@ typedef struct Level
 #define RECENT	256				/* power of two */
 #define NOT_LOGGED	SIZE_MAX
 
+/* The session keeps so much for the next transaction; what a large one had besides goes with it. */
+#define KEPT_BYTES	4096
+#define KEPT_LEVELS	8
+
 static struct
 {
-	MemoryContext cxt;			/* child of TopTransactionContext, NULL between transactions */
+	bool		used;			/* by the transaction under way */
 	int32		node;
 	char	   *data;
 	Size		len;
@@ -56,28 +60,29 @@ static struct
 	int			max_levels;
 	int64		captured;
 	Size		logged;			/* what a subtransaction that is about to commit has written begins here */
-	Size		recent[RECENT]; /* offset + 1 of a change with that key hash, 0: none */
+	uint64		base;			/* grows with each cut, so that what is in recent from before is not above it */
+	uint64		recent[RECENT]; /* base + offset + 1 of a change with that key hash; up to base: none */
 } buffer;
 
 static void
 buffer_start(int32 node)
 {
-	MemoryContext cxt = AllocSetContextCreate(TopTransactionContext, "mmrepl capture",
-											  ALLOCSET_DEFAULT_SIZES);
-
+	if (buffer.data == NULL)
+	{
+		buffer.data = MemoryContextAlloc(TopMemoryContext, KEPT_BYTES);
+		buffer.allocated = KEPT_BYTES;
+	}
+	if (buffer.levels == NULL)
+	{
+		buffer.levels = MemoryContextAlloc(TopMemoryContext, sizeof(Level) * KEPT_LEVELS);
+		buffer.max_levels = KEPT_LEVELS;
+	}
 	buffer.node = node;
-	/* with what else a small transaction needs, in the context's first block */
-	buffer.allocated = 4096;
-	buffer.data = MemoryContextAlloc(cxt, buffer.allocated);
-	buffer.len = 0;
-	buffer.max_levels = 8;
-	buffer.levels = MemoryContextAlloc(cxt, sizeof(Level) * buffer.max_levels);
 	buffer.nlevels = 0;
 	buffer.captured = 0;
 	buffer.logged = NOT_LOGGED;
-	memset(buffer.recent, 0, sizeof(buffer.recent));
 	/* last: an ERROR above may be caught by a subtransaction */
-	buffer.cxt = cxt;
+	buffer.used = true;
 }
 
 /* The level of the current subtransaction, made if it is not there. */
@@ -133,12 +138,12 @@ buffer_log(Size start)
 	mmr_changelog_end(a);
 }
 
-/* Cuts the array there. Places past the cut would name changes to come. */
+/* Cuts the array there. Places past the cut would name changes to come: all are forgotten. */
 static void
 buffer_cut(Size start)
 {
+	buffer.base += buffer.len;
 	buffer.len = start;
-	memset(buffer.recent, 0, sizeof(buffer.recent));
 }
 
 /* Writes the changes from `start` on, which all belong to the current subtransaction. */
@@ -157,15 +162,14 @@ buffer_is_full(Size start, Size more)
 
 /* If the key has a change in this level's part already: makes that one the newest, and true. */
 static bool
-buffer_renew(Level *level, const MmrChange *change, Size *recent)
+buffer_renew(Level *level, const MmrChange *change, uint64 recent)
 {
-	Size		pos = *recent;
 	Buffered   *b;
 
 	/* what lies before the level's mark survives its rollback: not to be touched */
-	if (pos == 0 || pos - 1 < level->start)
+	if (recent <= buffer.base + level->start)
 		return false;
-	b = (Buffered *) (buffer.data + pos - 1);
+	b = (Buffered *) (buffer.data + (recent - buffer.base - 1));
 	if (b->relid != change->relid || b->keylen != change->keylen ||
 		b->op == MMR_OP_TRUNCATE || memcmp(b->key, change->key, change->keylen) != 0)
 		return false;
@@ -175,21 +179,34 @@ buffer_renew(Level *level, const MmrChange *change, Size *recent)
 	return true;
 }
 
+/* Where the newest change of that key would stand in recent: most keys are a few bytes, and need no better hash. */
+static inline uint64 *
+buffer_recent(const MmrChange *change)
+{
+	uint32		hash = change->relid;
+
+	if (change->keylen <= 12)
+		for (int i = 0; i < change->keylen; i++)
+			hash = (hash ^ (unsigned char) change->key[i]) * 0x01000193;
+	else
+		hash ^= hash_bytes((const unsigned char *) change->key, change->keylen);
+	return &buffer.recent[(hash ^ (hash >> 16)) & (RECENT - 1)];
+}
+
 void
 mmr_buffer_add(int32 node, const MmrChange *change)
 {
 	Level	   *level;
-	Size	   *recent;
+	uint64	   *recent;
 	Size		size = buffered_size(change->keylen);
 	Buffered   *b;
 
-	if (buffer.cxt == NULL)
+	if (!buffer.used)
 		buffer_start(node);
 	buffer.captured++;
 	level = buffer_level();
-	recent = &buffer.recent[(hash_bytes((const unsigned char *) change->key, change->keylen)
-							 ^ change->relid) & (RECENT - 1)];
-	if (change->op != MMR_OP_TRUNCATE && buffer_renew(level, change, recent))
+	recent = buffer_recent(change);
+	if (change->op != MMR_OP_TRUNCATE && buffer_renew(level, change, *recent))
 		return;
 
 	if (buffer_is_full(level->start, size))
@@ -207,14 +224,14 @@ mmr_buffer_add(int32 node, const MmrChange *change)
 	b->keylen = change->keylen;
 	b->op = change->op;
 	memcpy(b->key, change->key, change->keylen);
-	*recent = buffer.len + 1;
+	*recent = buffer.base + buffer.len + 1;
 	buffer.len += size;
 }
 
 void
 mmr_buffer_flush(void)
 {
-	if (buffer.cxt == NULL)
+	if (!buffer.used)
 		return;
 	/* at the end of the transaction every level has become the top one's */
 	Assert(buffer.nlevels <= 1);
@@ -234,7 +251,7 @@ mmr_buffer_precommit_sub(SubTransactionId sub, SubTransactionId parent)
 	Level	   *top;
 	Size		start;
 
-	if (buffer.cxt == NULL || buffer.nlevels == 0)
+	if (!buffer.used || buffer.nlevels == 0)
 		return;
 	top = &buffer.levels[buffer.nlevels - 1];
 	if (top->sub != sub)
@@ -258,7 +275,7 @@ mmr_buffer_subcommit(SubTransactionId sub, SubTransactionId parent)
 {
 	Level	   *top;
 
-	if (buffer.cxt == NULL || buffer.nlevels == 0)
+	if (!buffer.used || buffer.nlevels == 0)
 		return;
 	top = &buffer.levels[buffer.nlevels - 1];
 	if (top->sub != sub)
@@ -277,7 +294,7 @@ mmr_buffer_subabort(SubTransactionId sub)
 {
 	Level	   *top;
 
-	if (buffer.cxt == NULL || buffer.nlevels == 0)
+	if (!buffer.used || buffer.nlevels == 0)
 		return;
 	top = &buffer.levels[buffer.nlevels - 1];
 	if (top->sub != sub)
@@ -287,18 +304,28 @@ mmr_buffer_subabort(SubTransactionId sub)
 	buffer.logged = NOT_LOGGED;
 }
 
-bool
-mmr_buffer_used(void)
+int32
+mmr_buffer_node(void)
 {
-	return buffer.cxt != NULL;
+	return buffer.used ? buffer.node : 0;
 }
 
 int64
 mmr_buffer_end(void)
 {
-	int64		captured = buffer.cxt != NULL ? buffer.captured : 0;
-
-	/* the memory goes with TopTransactionContext */
-	buffer.cxt = NULL;
-	return captured;
+	if (!buffer.used)
+		return 0;
+	buffer.used = false;
+	buffer_cut(0);
+	if (buffer.allocated > KEPT_BYTES)
+	{
+		pfree(buffer.data);
+		buffer.data = NULL;
+	}
+	if (buffer.max_levels > KEPT_LEVELS)
+	{
+		pfree(buffer.levels);
+		buffer.levels = NULL;
+	}
+	return buffer.captured;
 }

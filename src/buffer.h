@@ -30,7 +30,7 @@ extern void mmr_buffer_subabort(SubTransactionId sub);
 /* The transaction is over. Returns how many changes it had captured. */
 extern int64 mmr_buffer_end(void);
 
-/* True if the transaction has captured anything. */
-extern bool mmr_buffer_used(void);
+/* The node in whose name the transaction captures, given with its first change; 0 if it has none yet. */
+extern int32 mmr_buffer_node(void);
 
 #endif							/* MMR_BUFFER_H */

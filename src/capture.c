@@ -16,6 +16,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/tupmacs.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
@@ -42,7 +43,7 @@ PG_FUNCTION_INFO_V1(mmrepl_capture);
 PG_FUNCTION_INFO_V1(mmrepl_capture_truncate);
 
 /* Keys of the tables captured lately, by oid. */
-#define RECENT_TABLES	16
+#define RECENT_TABLES	256
 
 static struct
 {
@@ -50,6 +51,10 @@ static struct
 	uint64		generation;
 	MmrKey	   *key;
 }			recent[RECENT_TABLES];
+
+/* Keys of the row at hand; made with the first. */
+static StringInfoData key_now = {0};
+static StringInfoData key_before = {0};
 
 static int32 my_node = 0;
 static uint64 my_node_generation = 0;
@@ -108,8 +113,8 @@ mmr_capture_prepare_clock(void)
 }
 
 /* The key of the trigger's table; NULL (and a WARNING) if its index is gone. */
-static MmrKey *
-capture_key(TriggerData *td)
+static pg_noinline MmrKey *
+capture_find_key(TriggerData *td)
 {
 	Relation	rel = td->tg_relation;
 	Oid			relid = RelationGetRelid(rel);
@@ -117,9 +122,6 @@ capture_key(TriggerData *td)
 	char	  **args = td->tg_trigger->tgargs;
 	const char *name;
 	MmrKey	   *key;
-
-	if (recent[i].relid == relid && recent[i].generation == mmr_key_generation())
-		return recent[i].key;
 
 	name = td->tg_trigger->tgnargs > 0 && args[0][0] != '\0' ? args[0] : NULL;
 	key = mmr_key_get(rel, mmr_keyindex_find(relid, name));
@@ -133,6 +135,17 @@ capture_key(TriggerData *td)
 						RelationGetRelationName(rel)),
 				 errhint("Restore the index, or take the table out with mmrepl.remove_table and add it again.")));
 	return key;
+}
+
+static inline MmrKey *
+capture_key(TriggerData *td)
+{
+	Oid			relid = RelationGetRelid(td->tg_relation);
+	int			i = relid % RECENT_TABLES;
+
+	if (likely(recent[i].relid == relid && recent[i].generation == mmr_key_generation()))
+		return recent[i].key;
+	return capture_find_key(td);
 }
 
 /* Same bytes: an UPDATE that changed nothing (C2). */
@@ -162,54 +175,101 @@ capture_change(int32 node, MmrOp op, Oid relid, const char *key, int keylen)
 	mmr_buffer_add(node, &change);
 }
 
+/* Values of the key's columns, straight from the tuple: a slot would take apart all before the last of them. */
+static void
+capture_values(TriggerData *td, MmrKey *key, HeapTuple tuple, Datum *values)
+{
+	TupleDesc	desc = RelationGetDescr(td->tg_relation);
+	HeapTupleHeader header = tuple->t_data;
+
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		AttrNumber	attnum = key->columns[i].attnum;
+		bool		isnull = HeapTupleHasNulls(tuple) && att_isnull(0, header->t_bits);
+
+		/* the usual key is the first column, whatever of the others is null */
+		if (attnum == 1 && HeapTupleHeaderGetNatts(header) > 0 && !isnull)
+			values[i] = fetchatt(TupleDescAttr(desc, 0), (char *) header + header->t_hoff);
+		else
+			values[i] = heap_getattr(tuple, attnum, desc, &isnull);
+		if (unlikely(isnull))
+			elog(ERROR, "key column \"%s\" is null", NameStr(key->columns[i].name));
+	}
+}
+
+/* True if the key is the same for certain, because the row has the same in it; false: look closer. */
+static bool
+same_values(const MmrKey *key, const Datum *a, const Datum *b)
+{
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		const MmrKeyColumn *col = &key->columns[i];
+		bool		same;
+
+		if (col->byval)
+			same = a[i] == b[i];
+		else if (col->typlen > 0)
+			same = memcmp(DatumGetPointer(a[i]), DatumGetPointer(b[i]), col->typlen) == 0;
+		else
+			/* compressed, or elsewhere: the same where it is kept */
+			same = col->typlen == -1 &&
+				VARSIZE_ANY(DatumGetPointer(a[i])) == VARSIZE_ANY(DatumGetPointer(b[i])) &&
+				memcmp(DatumGetPointer(a[i]), DatumGetPointer(b[i]), VARSIZE_ANY(DatumGetPointer(a[i]))) == 0;
+		if (!same)
+			return false;
+	}
+	return true;
+}
+
 static void
 capture_row(TriggerData *td, int32 node, MmrKey *key)
 {
-	static StringInfoData now = {0};
-	static StringInfoData before = {0};
 	Oid			relid = RelationGetRelid(td->tg_relation);
+	Datum		new_values[INDEX_MAX_KEYS];
+	Datum		old_values[INDEX_MAX_KEYS];
 
-	if (now.data == NULL)
+	key_now.len = 0;
+	if (!TRIGGER_FIRED_BY_UPDATE(td->tg_event))
+	{
+		capture_values(td, key, td->tg_trigtuple, new_values);
+		mmr_key_encode_values(key, new_values, &key_now);
+		capture_change(node, TRIGGER_FIRED_BY_INSERT(td->tg_event) ? MMR_OP_INSERT : MMR_OP_DELETE,
+					   relid, key_now.data, key_now.len);
+		return;
+	}
+	capture_values(td, key, td->tg_newtuple, new_values);
+	capture_values(td, key, td->tg_trigtuple, old_values);
+	mmr_key_encode_values(key, new_values, &key_now);
+	if (!same_values(key, new_values, old_values))
+	{
+		key_before.len = 0;
+		mmr_key_encode_values(key, old_values, &key_before);
+		if (!mmr_key_equal(key, key_now.data, key_now.len, key_before.data, key_before.len))
+		{
+			capture_change(node, MMR_OP_DELETE, relid, key_before.data, key_before.len);
+			capture_change(node, MMR_OP_INSERT, relid, key_now.data, key_now.len);
+			return;
+		}
+	}
+	capture_change(node, MMR_OP_UPDATE, relid, key_now.data, key_now.len);
+}
+
+/* The first change of a transaction: this node's id, or 0 if nothing is to be captured. */
+static pg_noinline int32
+capture_first(void)
+{
+	int32		node = capture_node();
+
+	if (node == 0)
+		return 0;
+	if (key_before.data == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
-		initStringInfo(&now);
-		initStringInfo(&before);
+		initStringInfo(&key_now);
+		initStringInfo(&key_before);
 		MemoryContextSwitchTo(old);
 	}
-	resetStringInfo(&now);
-	resetStringInfo(&before);
-	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
-	{
-		mmr_key_encode(key, td->tg_newslot, &now);
-		mmr_key_encode(key, td->tg_trigslot, &before);
-		if (!mmr_key_equal(key, now.data, now.len, before.data, before.len))
-		{
-			capture_change(node, MMR_OP_DELETE, relid, before.data, before.len);
-			capture_change(node, MMR_OP_INSERT, relid, now.data, now.len);
-		}
-		else
-			capture_change(node, MMR_OP_UPDATE, relid, now.data, now.len);
-		return;
-	}
-	mmr_key_encode(key, td->tg_trigslot, &now);
-	capture_change(node, TRIGGER_FIRED_BY_INSERT(td->tg_event) ? MMR_OP_INSERT : MMR_OP_DELETE,
-				   relid, now.data, now.len);
-}
-
-/* What both triggers begin with: this node's id, or 0 if nothing is to be captured. */
-static int32
-capture_begin(FunctionCallInfo fcinfo)
-{
-	int32		node;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was not called by trigger manager", "mmrepl._capture")));
-	node = capture_node();
-	if (node == 0)
-		return 0;
 	/* C1: first the xid, then the clock */
 	(void) GetTopTransactionId();
 	if (mmr_shared != NULL)
@@ -218,17 +278,35 @@ capture_begin(FunctionCallInfo fcinfo)
 	return node;
 }
 
+/* What both triggers begin with: the same.  A transaction that has captured has all it takes, whatever was rolled back since. */
+static inline int32
+capture_begin(void)
+{
+	int32		node = mmr_buffer_node();
+
+	return likely(node != 0) ? node : capture_first();
+}
+
+static pg_noinline void
+capture_misused(const char *function, const char *how)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+			 errmsg("function \"mmrepl.%s\" %s", function, how)));
+}
+
 Datum
 mmrepl_capture(PG_FUNCTION_ARGS)
 {
 	TriggerData *td = (TriggerData *) fcinfo->context;
-	int32		node = capture_begin(fcinfo);
+	int32		node;
 	MmrKey	   *key;
 
-	if (!TRIGGER_FIRED_AFTER(td->tg_event) || !TRIGGER_FIRED_FOR_ROW(td->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" must be fired AFTER ROW", "mmrepl._capture")));
+	if (unlikely(!CALLED_AS_TRIGGER(fcinfo)))
+		capture_misused("_capture", "was not called by trigger manager");
+	if (unlikely(!TRIGGER_FIRED_AFTER(td->tg_event) || !TRIGGER_FIRED_FOR_ROW(td->tg_event)))
+		capture_misused("_capture", "must be fired AFTER ROW");
+	node = capture_begin();
 	if (node == 0)
 		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event) && same_tuple(td->tg_trigtuple, td->tg_newtuple))
@@ -243,12 +321,13 @@ Datum
 mmrepl_capture_truncate(PG_FUNCTION_ARGS)
 {
 	TriggerData *td = (TriggerData *) fcinfo->context;
-	int32		node = capture_begin(fcinfo);
+	int32		node;
 
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		capture_misused("_capture_truncate", "was not called by trigger manager");
 	if (!TRIGGER_FIRED_BY_TRUNCATE(td->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" must be fired by TRUNCATE", "mmrepl._capture_truncate")));
+		capture_misused("_capture_truncate", "must be fired by TRUNCATE");
+	node = capture_begin();
 	if (node != 0)
 		capture_change(node, MMR_OP_TRUNCATE, RelationGetRelid(td->tg_relation), NULL, 0);
 	return PointerGetDatum(NULL);

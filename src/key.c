@@ -375,13 +375,20 @@ key_receive(MmrKey *key, MmrKeyColumn *col, StringInfo buf)
 	return result;
 }
 
+/* Room for so many bytes more. */
+static inline char *
+key_room(StringInfo out, int len)
+{
+	if (unlikely(out->len + len >= out->maxlen))
+		enlargeStringInfo(out, len);
+	return out->data + out->len;
+}
+
 static void
 key_encode_bytes(StringInfo out, const char *data, int len)
 {
-	char	   *p;
+	char	   *p = mmr_put_varint(key_room(out, len + MMR_VARINT_MAX), len);
 
-	enlargeStringInfo(out, len + MMR_VARINT_MAX);
-	p = mmr_put_varint(out->data + out->len, len);
 	memcpy(p, data, len);
 	out->len = p + len - out->data;
 }
@@ -390,7 +397,6 @@ static void
 key_encode_column(MmrKeyColumn *col, Datum value, StringInfo out)
 {
 	int64		i;
-	char	   *p;
 
 	switch (col->codec)
 	{
@@ -421,9 +427,7 @@ key_encode_column(MmrKeyColumn *col, Datum value, StringInfo out)
 				return;
 			}
 	}
-	enlargeStringInfo(out, MMR_VARINT_MAX);
-	p = mmr_put_varint(out->data + out->len, mmr_zigzag(i));
-	out->len = p - out->data;
+	out->len = mmr_put_varint(key_room(out, MMR_VARINT_MAX), mmr_zigzag(i)) - out->data;
 }
 
 void
