@@ -10,6 +10,8 @@ DATA_built  = $(EXTENSION)--$(EXTVERSION).sql
 
 PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir)
 SHLIB_LINK  = $(libpq) -Wl,-Bsymbolic
+# capture runs between two statements of a user's: what it calls of the server without a jump more
+PG_CFLAGS   = -fno-plt
 
 # install goes first: it says most clearly what is wrong when nothing works
 SQL_TESTS   = $(basename $(notdir $(sort $(wildcard sql/*.sql))))

@@ -44,6 +44,7 @@ typedef struct CatalogEntry
 static struct
 {
 	bool		registered;
+	uint64		changes;
 	int			count;
 	CatalogEntry entries[CATALOG_CACHED];
 } cache;
@@ -126,6 +127,12 @@ mmr_catalog_table(const char *relname)
 	return relid;
 }
 
+uint64
+mmr_catalog_changes(void)
+{
+	return cache.changes;
+}
+
 Oid
 mmr_catalog_function(const char *proname, int nargs, const Oid *argtypes)
 {
@@ -181,6 +188,7 @@ mmr_catalog_owner(void)
 static void
 catalog_invalidate(Datum arg, Oid relid)
 {
+	cache.changes++;
 	if (!OidIsValid(relid))
 	{
 		cache.count = 0;

@@ -32,6 +32,9 @@ extern void mmr_catalog_require_held(void);
 /* Own table by its name; ERROR if there is none. Cached until it changes. */
 extern Oid	mmr_catalog_table(const char *relname);
 
+/* Moves when a table of anybody's has changed, or gone: what was looked up before may not hold. */
+extern uint64 mmr_catalog_changes(void);
+
 /* The same for a function: its oid by name and argument types. Not cached. */
 extern Oid	mmr_catalog_function(const char *proname, int nargs, const Oid *argtypes);
 

@@ -30,7 +30,9 @@
 #include "catalog/pg_type_d.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -50,6 +52,11 @@
 
 /* Payload of a run: with tuple header, xid and varlena header below TOAST_TUPLE_THRESHOLD. */
 #define RUN_BYTES			1960
+/* A run is built where the log's row will have it: behind the tuple's header and its first column. */
+#define RUN_COLUMN			(MAXALIGN(SizeofHeapTupleHeader) + sizeof(uint64))
+#define RUN_PAYLOAD			(RUN_COLUMN + VARHDRSZ)
+/* What is kept for the next; a key that is larger gets it for one run. */
+#define RUN_KEPT			(RUN_PAYLOAD + RUN_BYTES + MMR_VARINT_MAX)
 /* Room a change may take besides its key. */
 #define CHANGE_OVERHEAD		(7 * MMR_VARINT_MAX + 2)
 /* Runs written by one multi-insert. */
@@ -63,48 +70,89 @@ struct MmrAppender
 	uint64		xid;
 	Relation	rel;
 	int			segment;
-	StringInfoData run;			/* run under construction, behind a varlena header */
+	StringInfoData run;			/* run under construction: the log's row */
 	int			nruns;
 	int64		last_ts;
 	Oid			last_relid;
 	bool		empty;
 };
 
-/* Kept for the backend's life: one appender is open at a time. */
-static MemoryContext append_cxt = NULL;
+/* Kept for the backend's life: one appender is open at a time, and most transactions write one run. */
+static MmrAppender appender;
 static MemoryContext write_cxt = NULL;	/* what the heap allocates for one write */
-static TupleDesc log_desc = NULL;
-static TupleTableSlot *slots[RUNS_PER_INSERT];
+static TupleTableSlot *slots[RUNS_PER_INSERT];	/* runs that wait to be written together; made when there are two */
 static int	slots_used = 0;		/* from the first: those that may hold a tuple */
 
 static void
 append_init(void)
 {
-	MemoryContext old;
+	if (write_cxt == NULL)
+		write_cxt = AllocSetContextCreate(TopMemoryContext, "mmrepl append write", ALLOCSET_DEFAULT_SIZES);
+	if (appender.run.maxlen > RUN_KEPT)
+	{
+		pfree(appender.run.data);
+		appender.run.data = NULL;
+	}
+	if (appender.run.data == NULL)
+	{
+		appender.run.data = MemoryContextAlloc(TopMemoryContext, RUN_KEPT);
+		appender.run.maxlen = RUN_KEPT;
+	}
+}
 
-	append_cxt = AllocSetContextCreate(TopMemoryContext, "mmrepl append", ALLOCSET_DEFAULT_SIZES);
-	write_cxt = AllocSetContextCreate(TopMemoryContext, "mmrepl append write", ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	log_desc = CreateTemplateTupleDesc(2);
-	TupleDescInitEntry(log_desc, 1, "xid", XID8OID, -1, 0);
-	TupleDescInitEntry(log_desc, 2, "changes", BYTEAOID, -1, 0);
+static void
+append_make_slots(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	TupleDesc	desc = CreateTemplateTupleDesc(2);
+
+	TupleDescInitEntry(desc, 1, "xid", XID8OID, -1, 0);
+	TupleDescInitEntry(desc, 2, "changes", BYTEAOID, -1, 0);
 	for (int i = 0; i < RUNS_PER_INSERT; i++)
-		slots[i] = MakeSingleTupleTableSlot(log_desc, &TTSOpsHeapTuple);
+		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
 	MemoryContextSwitchTo(old);
+}
+
+/* A segment's table: once a transaction, so it is not looked up each time. */
+static struct
+{
+	Oid			relid;
+	uint64		changes;
+}			known[MMR_SEGMENTS];
+
+static inline bool
+segment_is_known(int segment)
+{
+	return OidIsValid(known[segment].relid) && known[segment].changes == mmr_catalog_changes();
+}
+
+static Oid
+segment_relid(int segment)
+{
+	if (unlikely(!segment_is_known(segment)))
+	{
+		char		name[16];
+
+		snprintf(name, sizeof(name), "log_%d", segment);
+		known[segment].relid = mmr_catalog_table(name);
+		known[segment].changes = mmr_catalog_changes();
+	}
+	return known[segment].relid;
+}
+
+bool
+mmr_changelog_is_gone(void)
+{
+	for (int segment = 0; segment < MMR_SEGMENTS; segment++)
+		if (segment_is_known(segment))
+			return false;
+	return !OidIsValid(get_relname_relid("log_0", mmr_catalog_schema())) && !mmr_catalog_present();
 }
 
 Relation
 mmr_changelog_open_segment(int segment, LOCKMODE lockmode)
 {
-	/* once a transaction: a name is not made each time */
-	static char names[MMR_SEGMENTS][16];
-	char	   *name = names[segment];
-	Oid			relid;
-
-	if (name[0] == '\0')
-		snprintf(name, sizeof(names[0]), "log_%d", segment);
-	relid = mmr_catalog_table(name);
-	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
+	return try_table_open(segment_relid(segment), lockmode);
 }
 
 bool
@@ -124,6 +172,24 @@ mmr_changelog_mark(int segment, BlockNumber block)
 	return db ? &db->marks[(segment * 61 + block / MMR_STRETCH) % MMR_MARKS] : NULL;
 }
 
+/*
+ * As mmr_changelog_open_segment, for a writer: without asking the catalog cache
+ * whether the table is still there.  Whoever gets the lock has heard of all that was
+ * committed under it, and the relation cache has no table that is gone.
+ */
+static Relation
+append_open_segment(int segment)
+{
+	Oid			relid = segment_relid(segment);
+	Relation	rel;
+
+	LockRelationOid(relid, RowExclusiveLock);
+	rel = RelationIdGetRelation(relid);
+	if (rel != NULL)
+		pgstat_init_relation(rel);
+	return rel;
+}
+
 /* Opens and locks the segment to append to; the lock is held to the end of the transaction. */
 static Relation
 append_open(int *where)
@@ -132,7 +198,7 @@ append_open(int *where)
 	{
 		MmrDatabase *db = mmr_shared_database();
 		int			segment = db ? pg_atomic_read_u32(&db->current_segment) % MMR_SEGMENTS : 0;
-		Relation	rel = mmr_changelog_open_segment(segment, RowExclusiveLock);
+		Relation	rel = append_open_segment(segment);
 
 		if (rel == NULL)
 			ereport(ERROR,
@@ -156,42 +222,30 @@ append_open(int *where)
 MmrAppender *
 mmr_changelog_begin(int32 node, bool recorded)
 {
-	MmrAppender *a;
-	MemoryContext old;
+	MmrAppender *a = &appender;
 
-	if (append_cxt == NULL)
-		append_init();
-	/* one that ended in an ERROR may have left tuples in the slots, which belong to the context */
+	append_init();
+	/* one that ended in an ERROR may have left tuples in the slots */
 	for (; slots_used > 0; slots_used--)
 		ExecClearTuple(slots[slots_used - 1]);
-	MemoryContextReset(append_cxt);
-	old = MemoryContextSwitchTo(append_cxt);
-	a = palloc0(sizeof(MmrAppender));
 	a->node = node;
 	a->recorded = recorded;
+	a->via = 0;
 	a->xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	a->nruns = 0;
 	a->empty = true;
-	initStringInfo(&a->run);
 	a->rel = append_open(&a->segment);
-	MemoryContextSwitchTo(old);
 	return a;
 }
 
-/* Readers have to look at these pages again. */
+/* Readers have to look at the page again. */
 static void
-append_mark(MmrAppender *a)
+append_mark(MmrAppender *a, BlockNumber block)
 {
-	BlockNumber last = InvalidBlockNumber;
+	pg_atomic_uint32 *mark = mmr_changelog_mark(a->segment, block);
 
-	for (int i = 0; i < a->nruns; i++)
-	{
-		BlockNumber block = ItemPointerGetBlockNumber(&slots[i]->tts_tid);
-		pg_atomic_uint32 *mark;
-
-		if (block != last && (mark = mmr_changelog_mark(a->segment, block)) != NULL)
-			pg_atomic_fetch_add_u32(mark, 1);
-		last = block;
-	}
+	if (mark != NULL)
+		pg_atomic_fetch_add_u32(mark, 1);
 }
 
 /*
@@ -200,50 +254,67 @@ append_mark(MmrAppender *a)
  * with assertions wants one for every table that might have to.
  */
 static bool
-append_needs_snapshot(MmrAppender *a)
+append_push_snapshot(bool toasts)
 {
 #ifndef USE_ASSERT_CHECKING
-	bool		toasts = false;
-
-	for (int i = 0; i < a->nruns; i++)
-		toasts |= ExecFetchSlotHeapTuple(slots[i], true, NULL)->t_len > TOAST_TUPLE_THRESHOLD;
 	if (!toasts)
 		return false;
 #endif
-	return !HaveRegisteredOrActiveSnapshot();
+	if (HaveRegisteredOrActiveSnapshot())
+		return false;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return true;
 }
 
 /*
- * Hands the runs gathered so far to the heap, always at its end: what room is left in
- * pages before is not worth that readers look at all of them again.
+ * Always at the heap's end: what room is left in pages before is not worth
+ * that readers look at all of them again.
  */
 static void
-append_write(MmrAppender *a)
+append_tuple(MmrAppender *a, HeapTuple tuple, CommandId cid)
+{
+	heap_insert(a->rel, tuple, cid, HEAP_INSERT_SKIP_FSM | TABLE_INSERT_NO_LOGICAL, NULL);
+	append_mark(a, ItemPointerGetBlockNumber(&tuple->t_self));
+}
+
+/* All in one. */
+static void
+append_multi(MmrAppender *a, CommandId cid)
+{
+	BlockNumber last = InvalidBlockNumber;
+
+	heap_multi_insert(a->rel, slots, a->nruns, cid, HEAP_INSERT_SKIP_FSM, NULL);
+	for (int i = 0; i < a->nruns; i++)
+	{
+		BlockNumber block = ItemPointerGetBlockNumber(&slots[i]->tts_tid);
+
+		if (block != last)
+			append_mark(a, block);
+		last = block;
+	}
+}
+
+/* Hands the runs gathered so far to the heap, or that one. */
+static void
+append_write(MmrAppender *a, HeapTuple one)
 {
 	CommandId	cid = GetCurrentCommandId(true);
-	bool		pushed = false;
+	bool		toasts = one != NULL && one->t_len > TOAST_TUPLE_THRESHOLD;
+	bool		pushed;
 	MemoryContext old;
 
-	if (a->nruns == 0)
-		return;
-	if (append_needs_snapshot(a))
-	{
-		pushed = true;
-		PushActiveSnapshot(GetTransactionSnapshot());
-	}
+	for (int i = 0; i < a->nruns; i++)
+		toasts |= ExecFetchSlotHeapTuple(slots[i], true, NULL)->t_len > TOAST_TUPLE_THRESHOLD;
+	pushed = append_push_snapshot(toasts);
 	old = MemoryContextSwitchTo(write_cxt);
+	if (one != NULL)
+		append_tuple(a, one, cid);
 	/* a multi-insert cannot be kept from logical decoding */
-	if (a->nruns > 1 && !RelationIsLogicallyLogged(a->rel))
-		heap_multi_insert(a->rel, slots, a->nruns, cid, HEAP_INSERT_SKIP_FSM, NULL);
+	else if (a->nruns > 1 && !RelationIsLogicallyLogged(a->rel))
+		append_multi(a, cid);
 	else
 		for (int i = 0; i < a->nruns; i++)
-		{
-			HeapTuple	tuple = ExecFetchSlotHeapTuple(slots[i], true, NULL);
-
-			heap_insert(a->rel, tuple, cid, HEAP_INSERT_SKIP_FSM | TABLE_INSERT_NO_LOGICAL, NULL);
-			slots[i]->tts_tid = tuple->t_self;
-		}
-	append_mark(a);
+			append_tuple(a, ExecFetchSlotHeapTuple(slots[i], true, NULL), cid);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(write_cxt);
 	if (pushed)
@@ -253,34 +324,64 @@ append_write(MmrAppender *a)
 	a->nruns = 0;
 }
 
-/* Makes a tuple of the run under construction. */
+/* The run under construction as a tuple, in place: what heap_form_tuple would make of the log's two columns. */
+static void
+append_form(MmrAppender *a, HeapTuple tuple)
+{
+	char	   *data = a->run.data;
+	int			len = a->run.len - RUN_PAYLOAD;
+	HeapTupleHeader header = (HeapTupleHeader) data;
+
+	memset(header, 0, MAXALIGN(SizeofHeapTupleHeader));
+	ItemPointerSetInvalid(&header->t_ctid);
+	header->t_infomask = HEAP_HASVARWIDTH;
+	header->t_hoff = MAXALIGN(SizeofHeapTupleHeader);
+	HeapTupleHeaderSetNatts(header, 2);
+	memcpy(data + header->t_hoff, &a->xid, sizeof(uint64));
+	if (len + VARHDRSZ_SHORT <= VARATT_SHORT_MAX)
+	{
+		memmove(data + RUN_COLUMN + VARHDRSZ_SHORT, data + RUN_PAYLOAD, len);
+		SET_VARSIZE_SHORT(data + RUN_COLUMN, len + VARHDRSZ_SHORT);
+		tuple->t_len = RUN_COLUMN + VARHDRSZ_SHORT + len;
+	}
+	else
+	{
+		SET_VARSIZE(data + RUN_COLUMN, len + VARHDRSZ);
+		tuple->t_len = a->run.len;
+	}
+	ItemPointerSetInvalid(&tuple->t_self);
+	tuple->t_tableOid = InvalidOid;
+	tuple->t_data = header;
+	a->empty = true;
+}
+
+/* Puts the run under construction to those that wait. */
 static void
 append_finish_run(MmrAppender *a)
 {
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
+	HeapTupleData tuple;
+	MemoryContext old;
 
 	if (a->empty)
 		return;
-	SET_VARSIZE(a->run.data, a->run.len);
-	values[0] = UInt64GetDatum(a->xid);
-	values[1] = PointerGetDatum(a->run.data);
+	if (slots[RUNS_PER_INSERT - 1] == NULL)
+		append_make_slots();
+	append_form(a, &tuple);
 	slots_used = Max(slots_used, a->nruns + 1);
-	ExecForceStoreHeapTuple(heap_form_tuple(log_desc, values, nulls), slots[a->nruns], true);
+	/* where the slot is: the caller's context may go before the slot is cleared */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	ExecStoreHeapTuple(heap_copytuple(&tuple), slots[a->nruns], true);
+	MemoryContextSwitchTo(old);
 	a->nruns++;
-	a->empty = true;
 	if (a->nruns == RUNS_PER_INSERT)
-		append_write(a);
+		append_write(a, NULL);
 }
 
 static void
 append_start_run(MmrAppender *a, int64 ts)
 {
-	char	   *p;
+	char	   *p = a->run.data + RUN_PAYLOAD;
 
-	resetStringInfo(&a->run);
-	enlargeStringInfo(&a->run, RUN_BYTES);
-	p = a->run.data + VARHDRSZ;
 	*p++ = RUN_FORMAT;
 	*p++ = a->recorded ? RUN_RECORDED : 0;
 	p = mmr_put_varint(p, a->node);
@@ -303,18 +404,18 @@ mmr_changelog_via(MmrAppender *a, int32 sync_id)
 void
 mmr_changelog_add(MmrAppender *a, const MmrChange *change)
 {
-	MemoryContext old = MemoryContextSwitchTo(append_cxt);
 	int			flags = change->op;
 	char	   *p;
 
-	if (!a->empty && a->run.len + CHANGE_OVERHEAD + change->keylen > RUN_BYTES)
+	if (!a->empty && a->run.len + CHANGE_OVERHEAD + change->keylen > RUN_COLUMN + RUN_BYTES)
 		append_finish_run(a);
 	if (a->empty)
 		append_start_run(a, change->version.ts);
-	enlargeStringInfo(&a->run, CHANGE_OVERHEAD + change->keylen);
+	if (unlikely(a->run.len + CHANGE_OVERHEAD + change->keylen >= a->run.maxlen))
+		enlargeStringInfo(&a->run, CHANGE_OVERHEAD + change->keylen);
 
 	if (change->op == MMR_OP_TRUNCATE)
-		a->run.data[VARHDRSZ + 1] |= RUN_HAS_TRUNCATE;
+		a->run.data[RUN_PAYLOAD + 1] |= RUN_HAS_TRUNCATE;
 	if (change->relid == a->last_relid)
 		flags |= CHANGE_SAME_TABLE;
 	if (change->version.rank != 0)
@@ -347,19 +448,24 @@ mmr_changelog_add(MmrAppender *a, const MmrChange *change)
 	a->run.len = p - a->run.data;
 	a->last_ts = change->version.ts;
 	a->last_relid = change->relid;
-	MemoryContextSwitchTo(old);
 }
 
 void
 mmr_changelog_end(MmrAppender *a)
 {
-	MemoryContext old = MemoryContextSwitchTo(append_cxt);
+	HeapTupleData only;
 
-	append_finish_run(a);
-	append_write(a);
+	if (a->nruns > 0)
+	{
+		append_finish_run(a);
+		append_write(a, NULL);
+	}
+	else if (!a->empty)
+	{
+		append_form(a, &only);
+		append_write(a, &only);
+	}
 	table_close(a->rel, NoLock);
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(append_cxt);
 }
 
 void

@@ -69,6 +69,9 @@ extern void mmr_changelog_open_run(MmrRun *run, uint64 xid, const char *data, in
 /* Next change of the run, false at its end. `key` points into the run. */
 extern bool mmr_changelog_next(MmrRun *run, MmrChange *change);
 
+/* True if this transaction, before it comes to append, has dropped the extension. */
+extern bool mmr_changelog_is_gone(void);
+
 /* Opens a segment; NULL if there is none (extension being dropped). */
 extern Relation mmr_changelog_open_segment(int segment, LOCKMODE lockmode);
 
