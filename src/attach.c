@@ -46,7 +46,7 @@ typedef struct AttachWanted
 	bool		captured;
 	bool		closed;			/* to clients */
 	Oid			key_index;
-	const char *key;			/* argument: index's name, "" for the primary key */
+	const char *key;			/* argument: index's name; "", none: the primary key */
 } AttachWanted;
 
 PG_FUNCTION_INFO_V1(mmrepl_attach_reconcile);
@@ -263,6 +263,13 @@ attach_entry(List **wanted, Oid relid)
 	return w;
 }
 
+/* The index that the trigger goes by; "": the primary key. */
+static const char *
+attach_argument(const Trigger *trigger)
+{
+	return trigger->tgnargs > 0 ? trigger->tgargs[0] : "";
+}
+
 /* NULL: both capture triggers are as they must be. wanted NULL: whatever the key is, if there is one. */
 static const char *
 attach_examine(Relation rel, const AttachWanted *wanted)
@@ -283,8 +290,9 @@ attach_examine(Relation rel, const AttachWanted *wanted)
 		return problem;
 	if (wanted == NULL)
 	{
-		Oid			index = row->tgargs[0][0] == '\0' ? RelationGetPrimaryKeyIndex(rel) :
-		get_relname_relid(row->tgargs[0], RelationGetNamespace(rel));
+		const char *key = attach_argument(row);
+		Oid			index = key[0] == '\0' ? RelationGetPrimaryKeyIndex(rel) :
+		get_relname_relid(key, RelationGetNamespace(rel));
 
 		if (!OidIsValid(index))
 			return "for a key that is gone";
@@ -314,9 +322,9 @@ attach_examine_row(const Trigger *trigger, const AttachWanted *wanted)
 
 	if (problem != NULL)
 		return problem;
-	if (trigger->tgnargs != 1)
+	if (trigger->tgnargs > 1)
 		return "altered";
-	if (wanted != NULL && strcmp(trigger->tgargs[0], wanted->key) != 0)
+	if (wanted != NULL && strcmp(attach_argument(trigger), wanted->key) != 0)
 		return "for another key";
 	if (wanted != NULL && !mmr_triggers_depend_on(trigger->tgoid, RelationRelationId, wanted->key_index))
 		return "not bound to extension and key";
@@ -332,7 +340,9 @@ attach_create(const AttachWanted *wanted)
 	mmr_triggers_check_foreign(wanted->relid);
 	if (wanted->captured)
 	{
-		mmr_triggers_make(wanted->relid, MMR_TRIGGER_ROW, quote_literal_cstr(wanted->key), wanted->key_index);
+		/* the server copies a trigger's arguments for each statement: the usual has none */
+		mmr_triggers_make(wanted->relid, MMR_TRIGGER_ROW,
+						  wanted->key[0] == '\0' ? "" : quote_literal_cstr(wanted->key), wanted->key_index);
 		mmr_triggers_make(wanted->relid, MMR_TRIGGER_TRUNCATE, "", InvalidOid);
 	}
 	if (wanted->closed)
