@@ -116,7 +116,8 @@ buffer_log(Size start)
 	MmrAppender *a;
 	Size		pos = start;
 
-	if (start >= buffer.len)
+	/* C5: there may be nobody left to tell */
+	if (start >= buffer.len || unlikely(mmr_changelog_is_gone()))
 		return;
 	a = mmr_changelog_begin(buffer.node, false);
 	while (pos < buffer.len)
