@@ -1,7 +1,10 @@
 """The tools but for Bucardo (bucardo.py), and the list of all."""
+import os
+import subprocess
 import time
 
 from .bucardo import Bucardo
+from .server import WORK
 from .tool import Tool
 
 
@@ -144,6 +147,26 @@ class Pglogical(Tool):
         servers[1].wait_for("SELECT bool_and(status = 'replicating') FROM pglogical.show_subscription_status()")
 
     arrived = Native.arrived
+
+
+class EmptyTrigger(Tool):
+    """No replication, but a trigger for each row that does nothing: what the server takes for calling one."""
+
+    name = "empty trigger"
+
+    def prepare(self, servers):
+        library = os.path.join(WORK, "empty_trigger.so")
+        if not os.path.exists(library):
+            config = os.environ.get("PG_CONFIG", "pg_config")
+            cc, include = (subprocess.run([config, what], check=True, capture_output=True, text=True).stdout.strip()
+                           for what in ("--cc", "--includedir-server"))
+            source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "empty_trigger.c")
+            subprocess.run([*cc.split(), "-O2", "-fPIC", "-shared", "-I" + include, source, "-o", library], check=True)
+        for one in servers:
+            one.sql(f"CREATE FUNCTION empty_trigger() RETURNS trigger LANGUAGE c AS '{library}'")
+            for table in one.sql("SELECT string_agg(tablename, ' ') FROM pg_tables WHERE schemaname = 'public'").split():
+                one.sql(f"CREATE TRIGGER empty AFTER INSERT OR UPDATE OR DELETE ON {table} "
+                        "FOR EACH ROW EXECUTE FUNCTION empty_trigger()")
 
 
 def all_tools(extras):
