@@ -44,6 +44,9 @@
 #include "merge.h"
 #include "target.h"
 
+/* So many items before one is looked at, what is known of its key is asked for. */
+#define AHEAD	8
+
 /* A look at items, all under one snapshot. */
 typedef struct MergePass
 {
@@ -398,7 +401,11 @@ merge_pass(MergePass *pass, int n)
 	for (int i = 0; i < n; i++)
 	{
 		MmrMergeItem *item = pass->left[i];
-		MergeOutcome outcome = merge_item(pass, item);
+		MergeOutcome outcome;
+
+		if (i + AHEAD < n)
+			mmr_versions_prefetch(pass->m->versions, pass->left[i + AHEAD]->hash);
+		outcome = merge_item(pass, item);
 
 		/* one that waits may join those left later, but not before it has been passed here */
 		if (outcome == MERGE_AGAIN)

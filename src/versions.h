@@ -53,6 +53,9 @@ extern void mmr_versions_reset(MmrVersions *v);
 extern bool mmr_versions_lookup(MmrVersions *v, MmrKey *key, uint64 hash,
 								const char *data, int len, MmrState *state);
 
+/* The key will be looked up, or added, in a moment. */
+extern void mmr_versions_prefetch(MmrVersions *v, uint64 hash);
+
 /* Newest TRUNCATE of the table; false: none. */
 extern bool mmr_versions_truncated(MmrVersions *v, Oid relid, MmrState *state);
 
