@@ -31,12 +31,13 @@
 #include "forward.h"
 #include "guc.h"
 #include "outgoing.h"
+#include "runs.h"
 #include "seqcopy.h"
 #include "topology.h"
 #include "versions.h"
+#include "wire.h"
 
-/* Runs kept in memory, bytes; keys looked up and sent together. */
-#define KEEP_BYTES		(8 * 1024 * 1024)
+/* Keys looked up and sent together. */
 #define CHUNK_KEYS		2048
 #define CHUNK_SLOTS		(2 * CHUNK_KEYS)	/* power of two */
 
@@ -68,8 +69,9 @@ struct MmrBatch
 	Snapshot	snapshot;
 	int64		undecided;
 	int64		pending;
-	StringInfoData runs;		/* xid, length, bytes: of runs to be sent */
-	bool		overflow;		/* more of them than fit */
+	MmrRuns		runs;			/* to be sent */
+	bool		labels;			/* versions know all there is; else nothing has been sent that needs one since they were empty... */
+	bool		passed;			/* ...and something has been passed by */
 	List	   *sequences;
 	MmrWanted  *wanted;
 
@@ -169,16 +171,12 @@ batch_filter(void *arg, MmrRun *run, const char *data, int len)
 	if (!mmr_position_covers(b->from, run->xid) && (n = batch_count(b, *run)) > 0)
 	{
 		b->pending += n;
-		if (!b->overflow && b->runs.len + len < KEEP_BYTES)
-		{
-			appendBinaryStringInfo(&b->runs, (char *) &run->xid, sizeof(uint64));
-			appendBinaryStringInfo(&b->runs, (char *) &len, sizeof(int));
-			appendBinaryStringInfo(&b->runs, data, len);
-		}
-		else
-			b->overflow = true;
+		mmr_runs_keep(&b->runs, run->xid, data, len);
 	}
-	return run->recorded || run->has_truncate;
+	if (!run->recorded && !run->has_truncate)
+		return false;
+	b->passed |= !b->labels;
+	return b->labels;
 }
 
 /* Has the peer all that transactions up to this one have appended? */
@@ -211,7 +209,7 @@ mmr_batch_create(MemoryContext cxt, int32 sync_id, int32 peer)
 	b->tables = hash_create("mmrepl outgoing tables", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	b->items = palloc(sizeof(ChunkItem) * CHUNK_KEYS);
 	b->slots = palloc(sizeof(int16) * CHUNK_SLOTS);
-	initStringInfo(&b->runs);
+	mmr_runs_init(&b->runs);
 	initStringInfo(&b->frame);
 	/* whoever was looked at, or sent to, before: what values of sequences arrived is not known */
 	mmr_seqcopy_forget();
@@ -236,21 +234,36 @@ void
 mmr_batch_reset(MmrBatch *b)
 {
 	mmr_versions_reset(b->versions);
+	b->labels = b->passed = false;
 	mmr_seqcopy_forget();
 }
 
-/* What a large batch, or a large row, has taken. */
+/* Reads what is new in the log. */
 static void
-batch_give_back(MmrBatch *b, StringInfo buf, int limit)
+batch_feed(MmrBatch *b)
 {
-	MemoryContext old = MemoryContextSwitchTo(b->cxt);
+	b->pending = 0;
+	mmr_runs_reset(&b->runs);
+	b->undecided = mmr_versions_feed(b->versions, b->snapshot, b->to);
+}
 
-	if (buf->maxlen > limit)
-	{
-		pfree(buf->data);
-		initStringInfo(buf);
-	}
-	MemoryContextSwitchTo(old);
+/*
+ * Who sends nothing needs no labels, and as long as that is so what others wrote is
+ * passed by: it may be much, and mostly is stable and gone before it matters.  When
+ * there is something to send, all of the log is read once more.
+ */
+static void
+batch_find(MmrBatch *b)
+{
+	if (mmr_versions_is_empty(b->versions))
+		b->labels = false;
+	batch_feed(b);
+	if (!b->passed || b->labels || (b->pending == 0 && (b->wanted == NULL || b->wanted->keys == NIL)))
+		return;
+	mmr_versions_reset(b->versions);
+	b->labels = true;
+	b->passed = false;
+	batch_feed(b);
 }
 
 bool
@@ -264,22 +277,19 @@ mmr_batch_prepare(MmrBatch *b, MmrSync *sync, const MmrPosition *from)
 	b->sync = sync;
 	b->my_node = mmr_membership_my_id();
 	b->from = from;
-	b->pending = 0;
-	b->overflow = false;
 	b->stale = false;
 	b->ntables = 0;
-	resetStringInfo(&b->runs);
-	batch_give_back(b, &b->runs, KEEP_BYTES / 8);
-	batch_give_back(b, &b->frame, 4 * mmr_guc_frame_size * 1024);
+	/* a large row may have needed much */
+	mmr_wire_empty(&b->frame, 4 * mmr_guc_frame_size * 1024);
 	PushActiveSnapshot(GetLatestSnapshot());
 	b->snapshot = GetActiveSnapshot();
 	b->to = mmr_position_active();
 	mmr_forward_load(&b->forward, sync, b->peer);
-	b->undecided = mmr_versions_feed(b->versions, b->snapshot, b->to);
+	batch_find(b);
 	/* behind the snapshot: no row of the batch is ahead of its sequence */
 	b->sequences = mmr_seqcopy_values(b->sync_id);
 	MemoryContextSwitchTo(old);
-	return b->runs.len > 0 || b->overflow || b->sequences != NIL ||
+	return mmr_runs_any(&b->runs) || b->sequences != NIL ||
 		(b->wanted != NULL && b->wanted->keys != NIL);
 }
 
@@ -541,24 +551,10 @@ batch_changes(MmrBatch *b)
 	b->nitems = 0;
 	memset(b->slots, 0xff, sizeof(int16) * CHUNK_SLOTS);
 	MemoryContextReset(b->chunk_cxt);
-	if (b->overflow)
+	if (b->runs.overflow)
 		mmr_logreader_scan(mmr_logreader_create(b->batch_cxt), b->snapshot, b->to, batch_run, NULL, b);
 	else
-	{
-		char	   *p = b->runs.data;
-
-		while (p < b->runs.data + b->runs.len)
-		{
-			uint64		xid;
-			int			len;
-
-			memcpy(&xid, p, sizeof(xid));
-			memcpy(&len, p + sizeof(xid), sizeof(len));
-			p += sizeof(xid) + sizeof(len);
-			batch_run(b, 0, xid, p, len);
-			p += len;
-		}
-	}
+		mmr_runs_each(&b->runs, batch_run, b);
 	batch_wanted(b);
 	if (b->nitems > 0)
 		chunk_send(b);

@@ -10,6 +10,7 @@
 
 #include "access/transam.h"
 #include "mb/pg_wchar.h"
+#include "utils/memutils.h"
 
 #include "errors.h"
 #include "wire.h"
@@ -181,4 +182,18 @@ mmr_append_context(StringInfo buf, const MmrContext *ctx)
 		mmr_append_varint(buf, (uint64) ctx->entries[i].node << 1 | ctx->entries[i].carried);
 		mmr_append_position(buf, ctx->entries[i].position);
 	}
+}
+
+void
+mmr_wire_empty(StringInfo buf, int limit)
+{
+	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(buf->data));
+
+	resetStringInfo(buf);
+	if (buf->maxlen > limit)
+	{
+		pfree(buf->data);
+		initStringInfo(buf);
+	}
+	MemoryContextSwitchTo(old);
 }

@@ -113,4 +113,7 @@ extern void mmr_append_string(StringInfo buf, const char *s);
 extern void mmr_append_position(StringInfo buf, const MmrPosition *pos);
 extern void mmr_append_context(StringInfo buf, const MmrContext *ctx);
 
+/* Empties the buffer; its memory goes back if it is more than that many bytes. */
+extern void mmr_wire_empty(StringInfo buf, int limit);
+
 #endif							/* MMR_WIRE_H */
