@@ -62,10 +62,16 @@ mmrepl_bequests(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	/* who does not know yet that somebody has departed asks again when he does */
+	/* only who knows of the same departures can say that somebody has left nothing */
 	if (sync == NULL ||
 		strcmp(mmr_sqlrun_text(VERSION_SQL, 0, NULL), text_to_cstring(PG_GETARG_TEXT_PP(1))) != 0)
+	{
+		Datum		v[1] = {(Datum) 0};
+		bool		n[1] = {true};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, n);
 		return (Datum) 0;
+	}
 	PushActiveSnapshot(GetLatestSnapshot());
 	foreach(lc, mmr_departures(sync->id))
 	{

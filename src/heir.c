@@ -131,19 +131,45 @@ begin(const char *activity, int32 sync_id)
 	return mmr_membership_sync(sync_id);
 }
 
-/* The departed ones of whom the peer, under the same configuration, says that it holds something. */
+/*
+ * The departed ones of whom the peer, under the same configuration, says that it holds something.
+ * Of others it holds nothing: it came later, or has said all; with it they are settled.
+ */
 static List *
-ask(MmrLink *link, int32 sync_id, MemoryContext cxt)
+ask(MmrLink *link, int32 sync_id, int32 peer, MemoryContext cxt)
 {
-	const char *args[2] = {psprintf("%d", sync_id), mmr_sqlrun_text(VERSION_SQL, 0, NULL)};
-	PGresult   *res = mmr_link_exec(link, LIST_SQL, 2, args);
-	MemoryContext old = MemoryContextSwitchTo(cxt);
+	const char *args[2] = {psprintf("%d", sync_id), NULL};
+	List	   *departures = mmr_departures(sync_id);	/* before the version: of a later one more may have departed */
+	PGresult   *res;
+	MemoryContext old;
 	List	   *result = NIL;
+	bool		knows = true;
+	ListCell   *lc;
 
+	args[1] = mmr_sqlrun_text(VERSION_SQL, 0, NULL);
+	res = mmr_link_exec(link, LIST_SQL, 2, args);
+	old = MemoryContextSwitchTo(cxt);
 	for (int i = 0; i < PQntuples(res); i++)
-		result = lappend_int(result, pg_strtoint32(PQgetvalue(res, i, 0)));
+	{
+		if (PQgetisnull(res, i, 0))
+			knows = false;
+		else
+			result = lappend_int(result, pg_strtoint32(PQgetvalue(res, i, 0)));
+	}
 	MemoryContextSwitchTo(old);
 	PQclear(res);
+	foreach(lc, departures)
+	{
+		MmrDeparture *d = lfirst(lc);
+
+		if (list_member_int(d->asked, peer) || list_member_int(result, d->node_id))
+			continue;
+		if (!knows)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("the configuration of %s has changed meanwhile", mmr_link_name(link))));
+		mmr_departed_asked(sync_id, d->node_id, peer);
+	}
 	return result;
 }
 
@@ -156,7 +182,7 @@ mmr_heir_collect(MmrLink *link, int32 sync_id, int32 peer, MemoryContext cxt)
 	ListCell   *lc;
 
 	if (part != NULL && part->role == MMR_ROLE_TARGET)
-		left = ask(link, sync_id, cxt);
+		left = ask(link, sync_id, peer, cxt);
 	mmr_worker_commit_transaction();
 	MemoryContextSwitchTo(cxt);
 	foreach(lc, left)

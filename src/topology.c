@@ -265,7 +265,9 @@ mmr_topology_unasked(const MmrSync *sync, const MmrDeparture *departure)
 
 		if ((sync->my_role == MMR_ROLE_SOURCE ?
 			 other->role == MMR_ROLE_TARGET && mmr_topology_links(sync, me, id) :
-			 mmr_topology_links(sync, id, me)) && !list_member_int(departure->asked, id))
+			 mmr_topology_links(sync, id, me)) &&
+			/* he may have come back, or go on as a target: he has nothing of himself to settle */
+			id != departure->node_id && !list_member_int(departure->asked, id))
 			return id;
 	}
 	return 0;
