@@ -123,29 +123,46 @@ forget(int32 sync_id, int32 gone)
 	mmr_wake_at_commit();
 }
 
+/* Is there something to take over from the log here (*take)?  And is nobody else waited for (*done)? */
+static MmrSync *
+look(int32 sync_id, int32 gone, bool *take, bool *done)
+{
+	MmrSync    *sync = mmr_membership_sync(sync_id);
+	MmrDeparture *d = mmr_departures_find(sync_id, gone);
+	bool		mine = sync != NULL && sync->my_role != MMR_ROLE_NONE;
+
+	*take = d != NULL && mine && sync->my_role == MMR_ROLE_SOURCE && !d->taken;
+	*done = d != NULL && (!mine || mmr_topology_unasked(sync, d) == 0);
+	return sync;
+}
+
 /* One of them, in a transaction of its own. */
 static void
 settle(int32 sync_id, int32 gone)
 {
-	MmrDeparture *d;
 	MmrSync    *sync;
-	bool		mine;
+	bool		take = false;
+	bool		done = false;
 
 	mmr_worker_start_transaction("taking over what a departed db has written");
-	if (mmr_catalog_hold() &&
+	if (mmr_catalog_hold())
+	{
+		mmr_membership_refresh();
+		(void) look(sync_id, gone, &take, &done);
+	}
+	/* who waits, perhaps for days, for a db that is away, is in nobody's way */
+	if ((take || done) &&
 		/* nobody changes the configuration meanwhile */
 		mmr_sqlrun_exec("SELECT 1 FROM mmrepl.local_node FOR UPDATE SKIP LOCKED", 0, NULL) > 0)
 	{
 		mmr_membership_invalidate();
 		mmr_membership_refresh();
-		sync = mmr_membership_sync(sync_id);
-		mine = sync != NULL && sync->my_role != MMR_ROLE_NONE;
 		/* a batch of his that is still being applied ends first, one way or the other */
 		(void) mmr_progress_claim(sync_id, gone);
-		d = mmr_departures_find(sync_id, gone);
-		if (d != NULL && mine && sync->my_role == MMR_ROLE_SOURCE && !d->taken)
+		sync = look(sync_id, gone, &take, &done);
+		if (take)
 			take_over(sync, gone);
-		if (d != NULL && (!mine || mmr_topology_unasked(sync, d) == 0))
+		if (done)
 			forget(sync_id, gone);
 	}
 	mmr_worker_commit_transaction();
