@@ -76,6 +76,7 @@ static const char *const worker_settings[][2] =
 	{"TimeZone", "GMT"},
 	{"extra_float_digits", "3"},
 	{"bytea_output", "hex"},
+	{"xmloption", "content"},
 	{"xmlbinary", "base64"},
 };
 
