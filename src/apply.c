@@ -179,6 +179,14 @@ mmr_apply_open(int32 sync_id, int32 source_node, bool bequest)
 }
 
 void
+mmr_apply_close(void)
+{
+	session.sync_id = session.source_node = 0;
+	if (session.versions != NULL)
+		mmr_versions_reset(session.versions);
+}
+
+void
 mmr_apply_be_careful(void)
 {
 	session.careful = true;
@@ -259,6 +267,7 @@ apply_begin(MmrReader *r)
 	b->merge.context = b->context;
 	b->merge.versions = session.versions;
 	b->merge.copy = b->kind == MMR_BATCH_COPY;
+	b->merge.bequest = b->kind == MMR_BATCH_BEQUEST;
 	b->merge.careful = session.careful;
 	mmr_setaside_refresh(b->merge.sync);
 	b->merge.batch_cxt = AllocSetContextCreate(TopTransactionContext, "mmrepl batch",

@@ -18,6 +18,9 @@
  */
 extern void mmr_apply_open(int32 sync_id, int32 source_node, bool bequest);
 
+/* A process that goes on with something else: gives back what the session knew of the log. */
+extern void mmr_apply_close(void);
+
 /* SQL: mmrepl._apply */
 extern Datum mmrepl_apply(PG_FUNCTION_ARGS);
 

@@ -205,18 +205,27 @@ insert_record(Datum *v, const char *n)
 	return true;
 }
 
-/* At the end of the session, which comes soon: nobody goes on with it after the error. */
+bool
+mmr_conflict_log_halted(void)
+{
+	if (!halted.set)
+		return false;
+	halted.set = false;
+	PushActiveSnapshot(GetLatestSnapshot());
+	(void) insert_record(halted.values, halted.nulls);
+	PopActiveSnapshot();
+	return true;
+}
+
+/* At the end of the session, which comes soon: nobody goes on with it after the error, unless it is a pusher's. */
 static void
 write_halted(int code, Datum arg)
 {
 	if (!halted.set)
 		return;
-	halted.set = false;
 	AbortOutOfAnyTransaction();
 	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) insert_record(halted.values, halted.nulls);
-	PopActiveSnapshot();
+	(void) mmr_conflict_log_halted();
 	CommitTransactionCommand();
 }
 

@@ -37,9 +37,12 @@ typedef struct MmrConflictRecord
  * Needs an active snapshot.
  *
  * With resolution MMR_ABORT: ERROR (ERRCODE_MMR_HALTED); it is written when the
- * session ends.
+ * session ends, or with mmr_conflict_log_halted().
  */
 extern void mmr_conflict_log_write(const MmrConflictRecord *c);
+
+/* In a transaction after such an ERROR, in a process that goes on: writes it now.  False: there is none. */
+extern bool mmr_conflict_log_halted(void);
 
 /* What came as JSON, as jsonb; as the string {"mmrepl.text": ...} if jsonb cannot hold it.  In a transaction. */
 extern Datum mmr_conflict_log_jsonb(const char *json);

@@ -4,7 +4,7 @@
  *
  * Floor 6.
  * Reads and writes: sync, through the configuration's document.
- * Runs in: pushers, told by their peer (ERRCODE_MMR_HALTED).
+ * Runs in: pushers, told by their peer (ERRCODE_MMR_HALTED), or by what they apply here (heir.h).
  *
  * Invariant: a sync has a reason only while it is paused.
  *-------------------------------------------------------------------------

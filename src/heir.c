@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
 #include "apply.h"
@@ -41,7 +42,7 @@
 #define VERSION_SQL	"SELECT config_version || '/' || config_author FROM mmrepl.local_node"
 #define LIST_SQL	"SELECT * FROM mmrepl._bequests($1::int4, $2)"
 #define OPEN_SQL	"DECLARE bequest CURSOR FOR SELECT * FROM mmrepl._bequest($1::int4, $2::int4, $3::pg_catalog.pg_snapshot)"
-#define FETCH_SQL	"FETCH 16 FROM bequest"
+#define FETCH_SQL	"FETCH 1 FROM bequest"	/* a frame may be large */
 #define TAKEN_SQL	"SELECT mmrepl._bequest_taken($1::int4, $2::int4)"
 
 /* All frames, spilled to disk if there are many: nothing here is locked meanwhile. */
@@ -62,15 +63,23 @@ fetch(MmrLink *link, int32 sync_id, int32 gone, TupleDesc desc)
 		PGresult   *res = mmr_link_exec(link, FETCH_SQL, 0, NULL);
 
 		n = PQntuples(res);
-		for (int i = 0; i < n; i++)
+		PG_TRY();
 		{
-			Datum		v[1] = {DirectFunctionCall1(byteain, CStringGetDatum(PQgetvalue(res, i, 0)))};
-			bool		null[1] = {false};
+			for (int i = 0; i < n; i++)
+			{
+				Datum		v[1] = {DirectFunctionCall1(byteain, CStringGetDatum(PQgetvalue(res, i, 0)))};
+				bool		null[1] = {false};
 
-			tuplestore_putvalues(frames, desc, v, null);
-			pfree(DatumGetPointer(v[0]));
+				tuplestore_putvalues(frames, desc, v, null);
+				pfree(DatumGetPointer(v[0]));
+			}
 		}
-		PQclear(res);
+		PG_FINALLY();
+		{
+			/* the disk may be full, again and again */
+			PQclear(res);
+		}
+		PG_END_TRY();
 	} while (n > 0);
 	PQclear(mmr_link_exec(link, "COMMIT", 0, NULL));
 	return frames;
@@ -81,6 +90,9 @@ static void
 apply(int32 sync_id, int32 gone, Tuplestorestate *frames, TupleDesc desc)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	/* a frame is a statement elsewhere: what it takes goes with it */
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "mmrepl bequest", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
 	LOCAL_FCINFO(fcinfo, 1);
 
 	mmr_apply_open(sync_id, gone, true);
@@ -90,9 +102,12 @@ apply(int32 sync_id, int32 gone, Tuplestorestate *frames, TupleDesc desc)
 		InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
 		fcinfo->args[0].value = slot_getattr(slot, 1, &fcinfo->args[0].isnull);
 		(void) mmrepl_apply(fcinfo);
+		MemoryContextReset(cxt);
 		CHECK_FOR_INTERRUPTS();
 	}
+	MemoryContextSwitchTo(old);
 	ExecDropSingleTupleTableSlot(slot);
+	MemoryContextDelete(cxt);
 }
 
 /* Takes it, unless that was done before. */
@@ -193,6 +208,7 @@ mmr_heir_collect(MmrLink *link, int32 sync_id, int32 peer, MemoryContext cxt)
 		(void) begin("taking over what a departed db has left", sync_id);
 		collect(link, sync_id, peer, gone);
 		mmr_worker_commit_transaction();
+		mmr_apply_close();
 		MemoryContextSwitchTo(cxt);
 		/* on disk, be it by an earlier session */
 		PQclear(mmr_link_exec(link, TAKEN_SQL, 2, args));

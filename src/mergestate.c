@@ -68,7 +68,7 @@ mmr_merge_hold_members(MmrMerge *m, List *tables)
 		return false;
 	now = mmr_membership_sync(old->id);
 	same = now != NULL && now->my_role == old->my_role && !now->joining &&
-		mmr_topology_links(now, m->source_node, m->my_node);
+		(m->bequest || mmr_topology_links(now, m->source_node, m->my_node));
 	/* nor has somebody departed whose changes were recorded as his */
 	foreach(lc, old->nodes)
 	{

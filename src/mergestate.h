@@ -71,6 +71,7 @@ typedef struct MmrMerge
 	MemoryContext batch_cxt;
 	List	   *aside;			/* items that collided with a row of another key */
 	bool		copy;			/* an initial copy: rows without versions */
+	bool		bequest;		/* of a departed source: a target gives it */
 	bool		careful;		/* what cannot be applied is set aside (A11) */
 	bool		guarded;		/* entries to record are held until the work under guard is through... */
 	List	   *held;			/* ...here */

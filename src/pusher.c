@@ -28,6 +28,7 @@
 #include "batch.h"
 #include "catalog.h"
 #include "config.h"
+#include "conflict_log.h"
 #include "copy.h"
 #include "errors.h"
 #include "guc.h"
@@ -68,6 +69,7 @@ typedef struct Pusher
 	MmrBacklog *backlog;		/* what waits while nothing can be sent; in life */
 	long		nap_ms;			/* next one, when nothing happens */
 	MmrWanted	wanted;			/* keys that the peer asks for, in this session */
+	bool		collecting;		/* what a departed one has left with the peer comes here */
 	bool		sending;		/* rows are on their way to the peer */
 	bool		careful;		/* it could not apply one of them: next time it shall set that aside (A11) */
 	MmrPeerSaid said;			/* where the peer stands */
@@ -220,7 +222,7 @@ pusher_connect(Pusher *p)
 	int			copy;
 
 	p->news.generation = pg_atomic_read_u64(&p->news.db->config_generation);
-	p->heard = false;
+	p->heard = p->collecting = false;
 	p->batch = NULL;
 	MemoryContextReset(p->cxt);
 	mmr_worker_start_transaction("reading the configuration");
@@ -260,7 +262,9 @@ pusher_connect(Pusher *p)
 			mmr_wanted_ask(&p->wanted, p->link, p->sync_id, true);
 		pusher_copy(p, copy);
 	}
+	p->collecting = true;
 	mmr_heir_collect(p->link, p->sync_id, p->peer, p->cxt);
+	p->collecting = false;
 	mmr_wanted_ask(&p->wanted, p->link, p->sync_id, p->careful);
 	/* whatever was told before may not have arrived: tell our context once */
 	p->context_sent = pg_atomic_read_u64(&p->news.db->applied) - 1;
@@ -503,7 +507,8 @@ pusher_guarded(Pusher *p, void (*work) (Pusher *p))
 		MemoryContextSwitchTo(old);
 		edata = CopyErrorData();
 		FlushErrorState();
-		AbortCurrentTransaction();
+		/* what is applied here (heir.h) may have failed in a subtransaction */
+		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(old);
 		pusher_failed(p, edata);
 		FreeErrorData(edata);
@@ -521,12 +526,20 @@ pusher_look_and_save(Pusher *p)
 		pusher_save(p, NULL);
 }
 
-/* The peer has met what nobody but a human is to decide; if the configuration has changed since, it will meet it again, or not. */
+/*
+ * The peer, or this database when it collects, has met what nobody but a human is to decide; if the configuration
+ * has changed since, it will meet it again, or not.
+ */
 static void
 pusher_halt(Pusher *p)
 {
+	MmrSync    *sync;
+
 	mmr_worker_start_transaction("stopping");
-	mmr_halt_sync(pusher_sync(p)->id, p->peer, p->last_message, p->version);
+	sync = pusher_sync(p);
+	/* the history is not to wait for the end of this process */
+	(void) mmr_conflict_log_halted();
+	mmr_halt_sync(sync->id, p->collecting ? mmr_membership_my_id() : p->peer, p->last_message, p->version);
 	mmr_worker_commit_transaction();
 }
 
