@@ -179,14 +179,6 @@ mmr_apply_open(int32 sync_id, int32 source_node, bool bequest)
 }
 
 void
-mmr_apply_close(void)
-{
-	session.sync_id = session.source_node = 0;
-	if (session.versions != NULL)
-		mmr_versions_reset(session.versions);
-}
-
-void
 mmr_apply_be_careful(void)
 {
 	session.careful = true;

@@ -15,11 +15,9 @@
 /*
  * From now on this session applies what `source` pushes of that sync, or
  * (bequest) what it has left with a target.  Who it is has been checked by the caller.
+ * 0, 0: nothing any more; what was known of the log is given back.
  */
 extern void mmr_apply_open(int32 sync_id, int32 source_node, bool bequest);
-
-/* A process that goes on with something else: gives back what the session knew of the log. */
-extern void mmr_apply_close(void);
 
 /* SQL: mmrepl._apply */
 extern Datum mmrepl_apply(PG_FUNCTION_ARGS);

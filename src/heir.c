@@ -208,7 +208,7 @@ mmr_heir_collect(MmrLink *link, int32 sync_id, int32 peer, MemoryContext cxt)
 		(void) begin("taking over what a departed db has left", sync_id);
 		collect(link, sync_id, peer, gone);
 		mmr_worker_commit_transaction();
-		mmr_apply_close();
+		mmr_apply_open(0, 0, false);
 		MemoryContextSwitchTo(cxt);
 		/* on disk, be it by an earlier session */
 		PQclear(mmr_link_exec(link, TAKEN_SQL, 2, args));

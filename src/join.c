@@ -2,7 +2,7 @@
  * join.c
  *	  A database joins a sync that runs (M1).
  *
- * Floor 5.  Reads and writes mmrepl.sync_state and mmrepl.met; reads the log.
+ * Floor 5.  Reads and writes mmrepl.sync_state and mmrepl.met, writes mmrepl.departed; reads the log.
  * Runs in the janitor (opening), in pushers and apply backends.
  *
  * Whoever does not know of the joiner may purge what it has not got, and apply
@@ -137,6 +137,27 @@ take_positions(MmrSync *sync, int32 source_node, MmrContext *context)
 	}
 }
 
+/*
+ * A source that the giver was not done with when he gave: we are with it where he was,
+ * and ask targets, too, for what it has left with them: he may not live to do it (heir.h).
+ */
+static void
+take_departures(MmrSync *sync, MmrContext *context)
+{
+	int32		me = mmr_membership_my_id();
+
+	for (int i = 0; i < context->n; i++)
+	{
+		int32		node = context->entries[i].node;
+		const char *args[2] = {id_arg(sync->id), id_arg(node)};
+
+		if (node != me && !mmr_membership_is_source(sync, node) && !mmr_topology_reaches_besides(sync, node, me))
+			mmr_sqlrun_exec("INSERT INTO mmrepl.departed (sync_id, node_id) VALUES ($1::int4, $2::int4)"
+							/* entries of it have come with the copy */
+							" ON CONFLICT (sync_id, node_id) DO UPDATE SET taken = false", 2, args);
+	}
+}
+
 bool
 mmr_join_copied(MmrSync *sync, int32 source_node, MmrContext *context)
 {
@@ -146,6 +167,8 @@ mmr_join_copied(MmrSync *sync, int32 source_node, MmrContext *context)
 	if (sync->blank)
 	{
 		take_positions(sync, source_node, context);
+		if (sync->my_role == MMR_ROLE_SOURCE)
+			take_departures(sync, context);
 		mmr_wake_at_commit();
 	}
 	return sync->blank;

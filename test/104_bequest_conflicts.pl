@@ -29,9 +29,9 @@ sql($one, "UPDATE a SET v = 'one' WHERE id = 1; INSERT INTO t VALUES (11, 11, 'o
 sql($three, "UPDATE t SET v = 'three' WHERE id IN (5, 6); INSERT INTO t VALUES (12, 11, 'three, with a value that is taken'), (13, 14, 'three, later')");
 poll_is($left, 'SELECT count(*) FROM t', 11, 'one target has them of one');
 poll_is($right, 'SELECT count(*) FROM t', 12, 'another of the other');
-sql($two, "UPDATE a SET v = 'two' WHERE id = 1");
 is(sql($two, "SELECT count(*) FROM t WHERE v <> 'before'"), 0, 'the third source has none of them');
 kill_postmaster($_) foreach $one, $three;
+sql($two, "UPDATE a SET v = 'two' WHERE id = 1");
 remove_node($two, $_, force => 1) foreach $one, $three;
 is(sql($two, $departed), 2, 'both have departed');
 
