@@ -19,8 +19,8 @@
  * configuration changed is refused at its end (mmr_merge_hold_members).
  *
  * Invariant: when mmrepl.departed does not name him any more, no entry in the
- * log here that somebody may lack has a dot of his; a target that is not down or
- * out of reach when he departs, or comes back, has been asked for what it has.
+ * log here that somebody may lack has a dot of his, and every target has been asked for
+ * what it has, or has gone.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -265,7 +265,8 @@ mmr_worker_try(const char *activity, bool (*work) (void *arg), void *arg, const 
 		MemoryContextSwitchTo(cxt);
 		edata = CopyErrorData();
 		FlushErrorState();
-		AbortCurrentTransaction();
+		/* what tables were locked with (locking.h) may have failed in a subtransaction */
+		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(cxt);
 		result = false;
 		if (strncmp(said, edata->message, MMR_MSGLEN - 1) != 0)
