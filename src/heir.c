@@ -34,6 +34,7 @@
 #include "departed.h"
 #include "departures.h"
 #include "heir.h"
+#include "join.h"
 #include "membership.h"
 #include "progress.h"
 #include "sqlrun.h"
@@ -196,7 +197,8 @@ mmr_heir_collect(MmrLink *link, int32 sync_id, int32 peer, MemoryContext cxt)
 	List	   *left = NIL;
 	ListCell   *lc;
 
-	if (part != NULL && part->role == MMR_ROLE_TARGET)
+	/* who waits for the copy with which it joins hears with that of whom to ask for (join.c) */
+	if (part != NULL && part->role == MMR_ROLE_TARGET && !(sync->blank && mmr_join_lacks_copy(sync_id)))
 		left = ask(link, sync_id, peer, cxt);
 	mmr_worker_commit_transaction();
 	MemoryContextSwitchTo(cxt);

@@ -26,7 +26,11 @@ poll_is($two, q{SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity s US
 	'the other source fetches them, and is held up');
 
 # ---- one that comes now asks, too
-add_node($two, $three);
+$three->{mmrepl_link}->cut($two);
+add_node($target, $three);
+poll_is($three, q{SELECT count(*) FROM mmrepl.worker_status WHERE kind = 'pusher' AND db = 'report' AND state = 'good'}, 1, 'a new source reaches the target before it has its copy');
+is(sql($three, 'SELECT count(*) FROM t'), 0, 'which it has not yet');
+$three->{mmrepl_link}->heal;
 poll_is($three, 'SELECT v FROM t WHERE id = 1', 'last words', 'who comes now fetches them');
 is(sql($two, 'SELECT v FROM t WHERE id = 1'), 'before', 'from the target, not from the other source');
 kill_postmaster($two);
