@@ -108,7 +108,7 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 {
 	my $id = $end eq 'COMMIT' ? 7000 : 8000;
 	$other->query_safe("BEGIN; INSERT INTO uniq VALUES ($id, $id, $id, 'uncommitted')");
-	sql($a, "INSERT INTO uniq SELECT i, i, i, 'a' FROM generate_series($id, $id + 200) AS i");
+	sql($a, "INSERT INTO uniq SELECT i, i, i, 'a' FROM generate_series($id - 300, $id + 200) AS i");
 	blocked("waits for who has put in the last key ($end)");
 	$other->query_safe($end);
 	wait_synced(@nodes);
