@@ -18,17 +18,18 @@ TABLES = ("pgbench_accounts", "pgbench_tellers", "pgbench_branches", "pgbench_hi
 CASES = [(commit, peer) for commit in ("off", "on") for peer in ("replicating", "away")]
 
 
-def schema(server, branches=10):
+def schema(server, branches=10, db=DB):
     """pgbench's tables; its history gets a key, which all tools need that go by keys."""
-    program("pgbench", "-i", "-q", "-s", str(branches), server.conninfo())
-    server.sql("ALTER TABLE pgbench_history ADD COLUMN id bigserial PRIMARY KEY")
-    server.sql(f"ALTER SEQUENCE pgbench_history_id_seq INCREMENT 10 START {server.number} RESTART")
+    program("pgbench", "-i", "-q", "-s", str(branches), server.conninfo(db))
+    with server.session(db) as s:
+        s.rows("ALTER TABLE pgbench_history ADD COLUMN id bigserial PRIMARY KEY")
+        s.rows(f"ALTER SEQUENCE pgbench_history_id_seq INCREMENT 10 START {server.number} RESTART")
 
 
-def pgbench(server, seconds, commit, clients=4, rate=None):
+def pgbench(server, seconds, commit, clients=4, rate=None, db=DB):
     """Runs it. Gives (transactions, transactions per second)."""
     options = ["-n", "-c", str(clients), "-j", "2", "-T", str(seconds)] + (["-R", str(rate)] if rate else [])
-    said = program("pgbench", *options, server.conninfo() + f" options='-c synchronous_commit={commit}'")
+    said = program("pgbench", *options, server.conninfo(db) + f" options='-c synchronous_commit={commit}'")
     count = int(re.search(r"actually processed: (\d+)", said).group(1))
     return count, float(re.search(r"tps = ([\d.]+) \(without", said).group(1))
 
