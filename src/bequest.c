@@ -26,14 +26,12 @@
 
 #include "apply.h"
 #include "batch.h"
+#include "confstate.h"
 #include "departed.h"
 #include "errors.h"
 #include "progress.h"
 #include "sessions.h"
-#include "sqlrun.h"
 #include "topology.h"
-
-#define VERSION_SQL	"SELECT config_version || '/' || config_author FROM mmrepl.local_node"
 
 PG_FUNCTION_INFO_V1(mmrepl_bequests);
 PG_FUNCTION_INFO_V1(mmrepl_bequest);
@@ -53,18 +51,18 @@ bequest_sync(int32 sync_id)
 	return sync;
 }
 
-/* mmrepl._bequests(sync_id int4, version text) returns setof int4 */
+/* mmrepl._bequests(sync_id int4, version int8, author int4) returns setof int4 */
 Datum
 mmrepl_bequests(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MmrSync    *sync = bequest_sync(PG_GETARG_INT32(0));
+	MmrConfState its = {.version = PG_GETARG_INT64(1),.author = PG_GETARG_INT32(2)};
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	/* only who knows of the same departures can say that somebody has left nothing */
-	if (sync == NULL ||
-		strcmp(mmr_sqlrun_text(VERSION_SQL, 0, NULL), text_to_cstring(PG_GETARG_TEXT_PP(1))) != 0)
+	if (sync == NULL || mmr_confstate_compare(mmr_confstate_here(0), &its) != 0)
 	{
 		Datum		v[1] = {(Datum) 0};
 		bool		n[1] = {true};

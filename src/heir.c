@@ -31,17 +31,16 @@
 
 #include "apply.h"
 #include "catalog.h"
+#include "confstate.h"
 #include "departed.h"
 #include "departures.h"
 #include "heir.h"
 #include "join.h"
 #include "membership.h"
 #include "progress.h"
-#include "sqlrun.h"
 #include "worker.h"
 
-#define VERSION_SQL	"SELECT config_version || '/' || config_author FROM mmrepl.local_node"
-#define LIST_SQL	"SELECT * FROM mmrepl._bequests($1::int4, $2)"
+#define LIST_SQL	"SELECT * FROM mmrepl._bequests($1::int4, $2::int8, $3::int4)"
 #define OPEN_SQL	"DECLARE bequest CURSOR FOR SELECT * FROM mmrepl._bequest($1::int4, $2::int4, $3::pg_catalog.pg_snapshot)"
 #define FETCH_SQL	"FETCH 1 FROM bequest"	/* a frame may be large */
 #define TAKEN_SQL	"SELECT mmrepl._bequest_taken($1::int4, $2::int4)"
@@ -154,7 +153,8 @@ begin(const char *activity, int32 sync_id)
 static List *
 ask(MmrLink *link, int32 sync_id, int32 peer, MemoryContext cxt)
 {
-	const char *args[2] = {psprintf("%d", sync_id), NULL};
+	const char *args[3] = {psprintf("%d", sync_id)};
+	MmrConfState *state;
 	List	   *departures = mmr_departures(sync_id);	/* before the version: of a later one more may have departed */
 	PGresult   *res;
 	MemoryContext old;
@@ -162,8 +162,10 @@ ask(MmrLink *link, int32 sync_id, int32 peer, MemoryContext cxt)
 	bool		knows = true;
 	ListCell   *lc;
 
-	args[1] = mmr_sqlrun_text(VERSION_SQL, 0, NULL);
-	res = mmr_link_exec(link, LIST_SQL, 2, args);
+	state = mmr_confstate_here(0);
+	args[1] = psprintf(INT64_FORMAT, state->version);
+	args[2] = psprintf("%d", state->author);
+	res = mmr_link_exec(link, LIST_SQL, 3, args);
 	old = MemoryContextSwitchTo(cxt);
 	for (int i = 0; i < PQntuples(res); i++)
 	{

@@ -207,8 +207,8 @@ mmr_context_add(MmrContext *ctx, int32 node, const MmrPosition *position, bool c
 		context_append(ctx, node, position, carried);
 }
 
-bool
-mmr_context_names(const MmrContext *ctx, int32 node)
+static bool
+context_names(const MmrContext *ctx, int32 node)
 {
 	if (ctx != NULL)
 		for (int i = 0; i < ctx->n; i++)
@@ -220,6 +220,6 @@ mmr_context_names(const MmrContext *ctx, int32 node)
 void
 mmr_context_name(MmrContext *ctx, int32 node)
 {
-	if (!mmr_context_names(ctx, node))
+	if (!context_names(ctx, node))
 		context_append(ctx, node, NULL, false);
 }

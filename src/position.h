@@ -60,9 +60,6 @@ extern const MmrPosition *mmr_context_position(const MmrContext *ctx, int32 node
 /* As far as whoever tells the context hands on what it has of that node; NULL likewise. */
 extern const MmrPosition *mmr_context_carried(const MmrContext *ctx, int32 node);
 
-/* Does the context have an entry of that node, be it without a position? */
-extern bool mmr_context_names(const MmrContext *ctx, int32 node);
-
 /* Adds an entry without a position, unless there is one: of that node more may come to whoever tells the context. */
 extern void mmr_context_name(MmrContext *ctx, int32 node);
 

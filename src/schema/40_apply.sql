@@ -18,10 +18,10 @@ CREATE FUNCTION mmrepl._copy_filled(sync_id int4) RETURNS text[]
 REVOKE ALL ON FUNCTION mmrepl._copy_filled(int4) FROM PUBLIC;
 COMMENT ON FUNCTION mmrepl._copy_filled(int4) IS 'schema and name, one after the other, of the sync''s tables that have rows here from before the sync; after _hello';
 
-CREATE FUNCTION mmrepl._bequests(sync_id int4, version text) RETURNS SETOF int4
+CREATE FUNCTION mmrepl._bequests(sync_id int4, version int8, author int4) RETURNS SETOF int4
     LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'mmrepl_bequests';
-REVOKE ALL ON FUNCTION mmrepl._bequests(int4, text) FROM PUBLIC;
-COMMENT ON FUNCTION mmrepl._bequests(int4, text) IS 'after _hello: takes the caller''s version of the configuration; gives the departed sources of that sync of which the caller has not said yet, by _bequest_taken, that it has what they left here (of others nothing is left); NULL if the version here is another one';
+REVOKE ALL ON FUNCTION mmrepl._bequests(int4, int8, int4) FROM PUBLIC;
+COMMENT ON FUNCTION mmrepl._bequests(int4, int8, int4) IS 'after _hello: takes the version of the caller''s configuration and who made it; gives the departed sources of that sync of which the caller has not said yet, by _bequest_taken, that it has what they left here (of others nothing is left); NULL if the version here is another one';
 
 CREATE FUNCTION mmrepl._bequest(sync_id int4, node_id int4, has pg_catalog.pg_snapshot) RETURNS SETOF bytea
     LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'mmrepl_bequest';
